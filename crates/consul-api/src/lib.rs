@@ -1,0 +1,1 @@
+//! JSON types of Consul's HTTP API, shared by client and agent.

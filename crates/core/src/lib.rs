@@ -1,0 +1,1 @@
+//! Words of the mesh: names, services, endpoints, intentions, SPIFFE ids, and the ServiceMesh trait.

@@ -1,0 +1,1 @@
+//! Erlang distribution handshake and EPMD as pure codecs: no sockets, no clock.

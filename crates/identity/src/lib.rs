@@ -1,0 +1,1 @@
+//! Certificate authority, leaf certificates, SPIFFE verification and TLS configurations.

@@ -1,0 +1,1 @@
+//! The L4 mTLS sidecar: inbound, outbound, balancing, authorisation on live connections, drain.

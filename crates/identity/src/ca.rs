@@ -126,7 +126,7 @@ impl CertificateAuthority {
             KeyUsagePurpose::CrlSign,
         ];
         params.key_identifier_method = KeyIdMethod::PreSpecified(key_id(&key));
-        for name in &cert.subject_alternative_name().ok().flatten() {
+        if let Some(name) = &cert.subject_alternative_name().ok().flatten() {
             for general in &name.value.general_names {
                 if let x509_parser::extensions::GeneralName::URI(text) = general {
                     params.subject_alt_names.push(uri(text)?);
@@ -336,6 +336,8 @@ fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
         text.push_str(&String::from_utf8_lossy(line));
         text.push('\n');
     }
-    text.push_str(&format!("-----END {label}-----\n"));
+    text.push_str("-----END ");
+    text.push_str(label);
+    text.push_str("-----\n");
     text
 }

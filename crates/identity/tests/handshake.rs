@@ -1,4 +1,5 @@
 //! Handshakes in memory between identities of real and foreign authorities.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

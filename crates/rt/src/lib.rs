@@ -1,1 +1,13 @@
-//! The one seam to the operating system: listeners, dialers, time, randomness, drain, backoff, byte copying.
+//! The one seam to the operating system.
+//!
+//! Sockets are opened here and nowhere else, so that every connection of the product has Nagle's
+//! algorithm off, keepalive on and a time limit; bytes are relayed here, so that half-close is
+//! right everywhere; waiting between tries is [`Backoff`], so that no loop spins and no herd forms.
+
+mod backoff;
+pub mod net;
+pub mod random;
+mod relay;
+
+pub use backoff::Backoff;
+pub use relay::{Ended, Side, Tap, relay};

@@ -1,0 +1,133 @@
+//! `test`: everything that must hold before a change is merged.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::check;
+use crate::provision::{self, Provided, Wish};
+use crate::step::{self, cargo, root, say, step};
+use crate::tally::Tally;
+
+/// How much of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Without the end-to-end tests.
+    Quick,
+    Full,
+}
+
+pub(crate) fn run(extent: Extent) -> Result<()> {
+    let start = Instant::now();
+    check::style()?;
+    let provided = step("provision", || provision::provide(Wish::Tests))?;
+    let meshx = step("build meshx", build_meshx)?;
+    step("compiled epmd module", check_beam)?;
+    let mut tally = Tally::default();
+    let outcome = step("tests", || run_tests(extent, &provided, &meshx, &mut tally));
+    say(&format!("    all: {:.1} s", start.elapsed().as_secs_f64()));
+    summary(&tally);
+    outcome
+}
+
+/// Builds the product and says where it is.
+fn build_meshx() -> Result<PathBuf> {
+    let messages = step::output(cargo().stderr(Stdio::inherit()).args([
+        "build",
+        "--package=meshx-cli",
+        "--bin=meshx",
+        "--message-format=json",
+        "--quiet",
+    ]))?;
+    executable(&messages).context("cargo did not say where it put `meshx`")
+}
+
+/// The executable that cargo's messages name, one JSON object a line.
+fn executable(messages: &str) -> Option<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "meshx")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+}
+
+/// The epmd module's compiled file is in the repository; it must be what its source makes.
+fn check_beam() -> Result<()> {
+    let script = root().join("crates/workload/erlang/build.sh");
+    if !script.is_file() {
+        bail!("{} is not there", script.display());
+    }
+    if step::find_program("erlc").is_none() {
+        say("    skipped: no erlc");
+        return Ok(());
+    }
+    step::run(Command::new("sh").arg(script).arg("--check"))
+}
+
+/// Runs `cargo test`, passes its output through and counts.
+fn run_tests(extent: Extent, provided: &Provided, meshx: &Path, tally: &mut Tally) -> Result<()> {
+    let skips = std::env::temp_dir().join(format!("meshx-skips-{}", std::process::id()));
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--no-fail-fast"]);
+    if extent == Extent::Quick {
+        command.args(["--exclude", "meshx-e2e"]);
+    }
+    command.env("MESHX_BIN", meshx).env("MESHX_TEST_SKIPS", &skips);
+    if let Some(consul) = &provided.consul {
+        command.env("MESHX_TEST_CONSUL", consul);
+    }
+    if let Some(otp27) = &provided.otp27 {
+        command.env("MESHX_TEST_OTP27", otp27);
+    }
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start `cargo test`")?;
+    let output = child.stdout.take().context("cargo test has no output")?;
+    let mut screen = std::io::stdout();
+    for line in BufReader::new(output).lines() {
+        // A test may print anything; what is not UTF-8 is no result line.
+        let Ok(line) = line else { continue };
+        tally.read(&line);
+        writeln!(screen, "{line}")?;
+    }
+    let status = child.wait()?;
+    let skipped = take_skips(&skips);
+    for reason in &skipped {
+        say(&format!("    skipped: {reason}"));
+    }
+    tally.reclassify_skipped(skipped.len() as u64);
+    if !status.success() {
+        bail!("`cargo test` ended with {status}");
+    }
+    Ok(())
+}
+
+/// One line for each test that found what it needs missing.
+fn take_skips(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let _ignored = fs::remove_file(path); // absent when nothing was skipped
+    text.lines().map(str::to_owned).collect()
+}
+
+#[expect(clippy::print_stdout, reason = "the one result of the chore")]
+fn summary(tally: &Tally) {
+    println!("{tally}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_executable_among_cargo_messages() {
+        let messages = concat!(
+            "{\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"meshx_core\"},\"executable\":null}\n",
+            "not json\n",
+            "{\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"meshx\"},\"executable\":\"/t/debug/meshx\"}\n",
+        );
+        assert_eq!(executable(messages), Some(PathBuf::from("/t/debug/meshx")));
+        assert_eq!(executable("{}"), None);
+    }
+}

@@ -1,0 +1,85 @@
+//! A blocking query as a stream of changes.
+
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use meshx_rt::Backoff;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use crate::{Answer, Client, ConsulError};
+
+/// Least time between two questions when the agent answers at once without news: an agent that
+/// sends no index, or a proxy that does not block.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Follows one blocking query. Each [`next`](Self::next) waits for a change.
+///
+/// Rules of the API that are kept (Consul, "Blocking Queries"): an index that went backwards is
+/// forgotten; an equal index is no news; after a failure the question is asked without an index,
+/// so that an agent which restarted answers at once and is not waited for.
+#[derive(Debug)]
+pub struct Follow<T> {
+    client: Client,
+    path: String,
+    index: u64,
+    asked: Option<Instant>,
+    backoff: Backoff,
+    failed: bool,
+    kind: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> Follow<T> {
+    /// Follows `GET path`.
+    pub fn new(client: Client, path: impl Into<String>) -> Self {
+        let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+        let path = path.into();
+        Self { client, path, index: 0, asked: None, backoff, failed: false, kind: PhantomData }
+    }
+
+    /// The next answer: the first one at once, later ones when the index moved.
+    ///
+    /// After an error, the next call waits (100 ms, doubling to 1 s) and asks afresh; its answer is
+    /// returned whether or not anything changed. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Result<Answer<T>, ConsulError> {
+        loop {
+            if self.failed {
+                tokio::time::sleep(self.backoff.step()).await;
+                self.failed = false;
+                self.index = 0;
+                self.asked = None;
+            }
+            if let Some(asked) = self.asked
+                && asked.elapsed() < PAUSE
+            {
+                tokio::time::sleep_until(asked + PAUSE).await;
+            }
+            let before = Instant::now();
+            let answer = if self.index == 0 {
+                self.client.get(&self.path).await
+            } else {
+                self.client.get_blocking(&self.path, self.index).await
+            };
+            match answer {
+                Ok(answer) => {
+                    self.backoff.reset();
+                    let old = self.index;
+                    self.index = answer.index.unwrap_or(0);
+                    let news = old == 0 || self.index != old;
+                    // Only an answer without news slows the next question down.
+                    self.asked = (!news || answer.index.is_none()).then_some(before);
+                    if self.index < old {
+                        self.index = 0;
+                    }
+                    if news {
+                        return Ok(answer);
+                    }
+                }
+                Err(error) => {
+                    self.failed = true;
+                    return Err(error);
+                }
+            }
+        }
+    }
+}

@@ -47,7 +47,7 @@ pub async fn follow_identity(
             }
             match self::material(&known, &leaf).and_then(|material| rotating.rotate(material)) {
                 Ok(()) => {
-                    tracing::debug!(%service, serial = leaf.serial_number, "certificate rotated")
+                    tracing::debug!(%service, serial = leaf.serial_number, "certificate rotated");
                 }
                 Err(error) => tracing::warn!(%service, %error, "a new certificate was not usable"),
             }

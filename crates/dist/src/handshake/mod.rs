@@ -21,8 +21,11 @@
 //! after the last field of [`SendName`], [`Challenge`] and `named:` are ignored, as the protocol asks
 //! of a receiver; elsewhere they are an error, as they are for the VM.
 
+mod acceptor;
+mod active;
 mod digest;
 mod flags;
+mod initiator;
 mod message;
 mod observer;
 mod outcome;
@@ -31,8 +34,11 @@ mod tests;
 
 use bytes::{BufMut, BytesMut};
 
+pub use acceptor::{Accepted, Acceptor};
+pub use active::{Cookie, Failure, Link, Local};
 pub use digest::{Digest, digest, verify};
 pub use flags::Flags;
+pub use initiator::Initiator;
 pub use message::{Challenge, ChallengeAck, ChallengeReply, Complement, Form, SendName, Status};
 pub use observer::{Observer, Peer, Stage};
 pub use outcome::{HandshakeOutcome, Verdict};

@@ -94,7 +94,7 @@ pub(super) struct Seen {
     pub(super) status: Option<Status>,
     pub(super) old_form: bool,
     pub(super) dynamic: bool,
-    /// The initiator sent something after the ack, so it found the ack right.
+    /// The initiator sent something after the ack, so it accepted it.
     pub(super) confirmed: bool,
 }
 

@@ -64,12 +64,13 @@ pub enum Verdict {
         /// The mandatory flags of OTP 26 and later that the acceptor lacks.
         missing: Flags,
     },
-    /// The cookies of the two nodes differ.
-    Cookie {
-        /// Who found it out. Of the initiator this is a conclusion: it closed right after the ack,
-        /// without a byte.
-        refused_by: Side,
-    },
+    /// The cookies of the two nodes differ: the acceptor closed after the initiator's digest.
+    Cookie,
+    /// The initiator closed after the ack without having sent a byte. Either it did not accept the
+    /// acceptor's digest, or the link was just not used: two hidden VMs may have nothing to say to
+    /// each other for 15 s. The former cannot happen between two stock VMs: the acceptor, which has
+    /// checked first, would have found the difference. Only time tells: a refusal comes at once.
+    Unconfirmed,
     /// What one side sent is no handshake.
     Malformed {
         /// Who sent it.
@@ -101,10 +102,8 @@ fn verdict(stage: &Stage, seen: &Seen, closed_by: Side) -> Verdict {
         }
         (Stage::AwaitChallenge, Side::Initiator) if seen.unnamed() => Verdict::NotNamed,
         (Stage::AwaitReply, Side::Initiator) => seen.why_challenge_was_refused(),
-        (Stage::AwaitAck, Side::Acceptor) => Verdict::Cookie { refused_by: Side::Acceptor },
-        (Stage::Up, Side::Initiator) if !seen.confirmed => {
-            Verdict::Cookie { refused_by: Side::Initiator }
-        }
+        (Stage::AwaitAck, Side::Acceptor) => Verdict::Cookie,
+        (Stage::Up, Side::Initiator) if !seen.confirmed => Verdict::Unconfirmed,
         (Stage::Up, _) => Verdict::Up,
         (Stage::AwaitStatus | Stage::AwaitChallenge | Stage::AwaitAck, Side::Initiator) => {
             Verdict::Timeout { silent: Side::Acceptor }
@@ -169,7 +168,8 @@ impl Verdict {
             Self::NotNamed => "not_named",
             Self::NameMismatch { .. } => "name_mismatch",
             Self::Flags { .. } => "flags",
-            Self::Cookie { .. } => "cookie",
+            Self::Cookie => "cookie",
+            Self::Unconfirmed => "unconfirmed",
             Self::Malformed { .. } => "malformed",
         }
     }
@@ -238,10 +238,13 @@ impl fmt::Display for HandshakeOutcome {
             Verdict::Flags { missing } => {
                 write!(f, "{initiator} gave up: {acceptor} is too old, it lacks {missing}")
             }
-            Verdict::Cookie { refused_by } => write!(
+            Verdict::Cookie => {
+                write!(f, "the cookies of {initiator} and {acceptor} differ: {acceptor} refused")
+            }
+            Verdict::Unconfirmed => write!(
                 f,
-                "the cookies of {initiator} and {acceptor} differ: {} refused the other's",
-                name(*refused_by)
+                "{initiator} closed after the handshake with {acceptor} without a word: it did not \
+                 use the link, or it did not accept {acceptor}'s cookie"
             ),
             Verdict::Malformed { by, reason } => write!(
                 f,

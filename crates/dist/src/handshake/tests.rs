@@ -151,19 +151,20 @@ fn both_sides_in_one_read_are_no_trouble() {
 }
 
 #[test]
-fn cookie_by_the_acceptor() {
+fn cookies_differ() {
     let talk = Talk::new().named().status(&Status::Ok).challenged().replied();
-    let sentence = "the cookies of a@h1 and b@h2 differ: b@h2 refused the other's";
+    let sentence = "the cookies of a@h1 and b@h2 differ: b@h2 refused";
     talk.closed(Side::Acceptor, "cookie", sentence);
     let sentence = "b@h2 did not answer in the handshake, and a@h1 gave up waiting";
     talk.closed(Side::Initiator, "timeout", sentence);
 }
 
 #[test]
-fn cookie_by_the_initiator() {
+fn silence_after_the_ack() {
     let talk = Talk::new().named().status(&Status::Ok).challenged().replied().acked();
-    let sentence = "the cookies of a@h1 and b@h2 differ: a@h1 refused the other's";
-    talk.closed(Side::Initiator, "cookie", sentence);
+    let sentence = "a@h1 closed after the handshake with b@h2 without a word: it did not use the link, \
+                    or it did not accept b@h2's cookie";
+    talk.closed(Side::Initiator, "unconfirmed", sentence);
     let talk = talk.initiator(&[0, 0, 0, 0]); // a tick
     talk.closed(Side::Initiator, "up", "a@h1 and b@h2 finished the handshake");
 }

@@ -227,6 +227,12 @@ impl Client {
         self.decode("GET", path, &answer)
     }
 
+    /// A `POST` without a body.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, ConsulError> {
+        let answer = self.send(Method::POST, path, NO_BODY, ANSWER_LIMIT).await?;
+        self.decode("POST", path, &answer)
+    }
+
     /// A blocking query: answers when the index passes `index`, or after about 25 s.
     pub(crate) async fn get_blocking<T: DeserializeOwned>(
         &self,

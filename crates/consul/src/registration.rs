@@ -33,8 +33,8 @@ pub struct Instance {
     pub id: ServiceId,
     /// Where the program listens for plain TCP, if that is known.
     pub local: Option<SocketAddr>,
-    /// Where peers reach the sidecar.
-    pub public: SocketAddr,
+    /// Where peers reach the sidecar; `None` for a client that offers nothing to peers.
+    pub public: Option<SocketAddr>,
     /// Tags.
     pub tags: Vec<String>,
     /// Metadata.
@@ -47,7 +47,7 @@ impl Instance {
         name: ServiceName,
         id: ServiceId,
         local: Option<SocketAddr>,
-        public: SocketAddr,
+        public: Option<SocketAddr>,
         tags: Vec<String>,
         meta: BTreeMap<String, String>,
     ) -> Self {
@@ -71,9 +71,9 @@ impl Instance {
             local_service_port: self.local.map_or(0, |local| local.port()),
             ..api::Proxy::default()
         };
-        let sidecar = api::SidecarService {
-            port: Some(self.public.port()),
-            address: Some(self.public.ip().to_string()),
+        let sidecar = self.public.map(|public| api::SidecarService {
+            port: Some(public.port()),
+            address: Some(public.ip().to_string()),
             // Instead of Consul's default check, which first looks ten seconds later: the sidecar
             // lives in the process that keeps the service's check fresh.
             checks: vec![api::CheckDefinition {
@@ -83,7 +83,7 @@ impl Instance {
             }],
             proxy: Some(proxy),
             ..api::SidecarService::default()
-        };
+        });
         api::AgentServiceRegistration {
             id: Some(self.id.to_string()),
             name: self.name.to_string(),
@@ -99,7 +99,7 @@ impl Instance {
                 deregister_critical_service_after: Some(FORGET.into()),
                 ..api::CheckDefinition::default()
             }),
-            connect: Some(api::ServiceConnect {
+            connect: sidecar.map(|sidecar| api::ServiceConnect {
                 sidecar_service: Some(Box::new(sidecar)),
                 ..api::ServiceConnect::default()
             }),

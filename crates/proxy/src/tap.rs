@@ -54,8 +54,8 @@ fn role(side: Side) -> Role {
 /// side at the same moment, which is no failure.
 fn step(outcome: &HandshakeOutcome) -> Option<Step> {
     match &outcome.verdict {
-        Verdict::Up | Verdict::Nok => None,
-        Verdict::Cookie { .. } => Some(Step::Cookie),
+        Verdict::Up | Verdict::Unconfirmed | Verdict::Nok => None,
+        Verdict::Cookie => Some(Step::Cookie),
         Verdict::NameMismatch { .. } => Some(Step::NodeName),
         Verdict::NoHello { .. } | Verdict::Malformed { .. } => Some(Step::Hello),
         _ => Some(Step::Handshake),

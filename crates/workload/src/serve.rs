@@ -1,0 +1,94 @@
+//! `meshx proxy`: the sidecar alone, for a program that is started elsewhere.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use meshx_consul::Client;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::exec::{leave, open_all, wait_for_control_plane};
+use crate::member::journal;
+use crate::rundir::RunDir;
+use crate::{Member, MemberConfig, Notice, Notify, UpstreamSpec, WorkloadError, admin};
+
+/// What the sidecar stands beside.
+#[non_exhaustive]
+pub struct ProxyConfig {
+    /// The service.
+    pub member: MemberConfig,
+    /// Where the program listens; `None` for a client without a port.
+    pub local: Option<SocketAddr>,
+    /// Upstreams to open.
+    pub upstreams: Vec<UpstreamSpec>,
+    /// How long to wait for the control plane.
+    pub wait: Duration,
+    /// How long connections may take to end when we are asked to.
+    pub drain: Duration,
+    /// Where lines for a person go.
+    pub notify: Notify,
+    /// Where private folders may be made.
+    pub runtime_dir: Option<PathBuf>,
+}
+
+impl ProxyConfig {
+    /// A sidecar for this member, with everything else as is usual.
+    pub fn new(member: MemberConfig, notify: Notify) -> Self {
+        let (local, upstreams, runtime_dir) = (None, Vec::new(), None);
+        let (wait, drain) = (Duration::ZERO, Duration::from_secs(10));
+        Self { member, local, upstreams, wait, drain, notify, runtime_dir }
+    }
+}
+
+impl std::fmt::Debug for ProxyConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProxyConfig").field("member", &self.member).finish_non_exhaustive()
+    }
+}
+
+/// Runs the sidecar until `SIGTERM` or `SIGINT`, then drains: out of the control plane first, no
+/// new connections, those that live may end within the limit. A second signal does not wait.
+pub async fn proxy(client: Client, config: ProxyConfig) -> Result<(), WorkloadError> {
+    wait_for_control_plane(&client, config.wait).await?;
+    let folder = RunDir::create(config.runtime_dir.as_deref())?;
+    let mut member_config = config.member;
+    member_config.admin = Some(folder.admin_socket());
+    member_config.offers = config.local.is_some();
+    let member = Member::join(&client, member_config, journal(Arc::clone(&config.notify))).await?;
+    (config.notify)(Notice::Joined {
+        service: member.name().to_string(),
+        public: member.public(),
+        control_plane: client.address().to_string(),
+    });
+    let (upstreams, _) = open_all(&member, &config.upstreams, &config.notify).await?;
+    let member = Arc::new(member);
+    let (stop, done) = (CancellationToken::new(), CancellationToken::new());
+    let _done = done.clone().drop_guard();
+    let reporting = Arc::downgrade(&member);
+    let report = move || reporting.upgrade().map(|member| member.report());
+    admin::serve(&folder.admin_socket(), report, stop.clone(), done)?;
+
+    let listen = |kind| signal(kind).map_err(WorkloadError::io("cannot listen for signals"));
+    let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let follow = async {
+        match config.local {
+            Some(local) => member.follow_port(local).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+        () = stop.cancelled() => {}
+        () = follow => {}
+    }
+    drop(upstreams);
+    tokio::select! {
+        () = leave(member, config.drain) => {}
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
+}

@@ -10,7 +10,8 @@
 //! | extra of `PORT2_RESP` | empty, or `meshx1:ADDRESS` with the IP address to dial | [`Target`] |
 //!
 //! FAMILY is `inet` or `inet6`. Without an address the module dials 127.0.0.1 or `::1`, by the family
-//! it asked for. An address of the other family is refused by the module.
+//! it asked for; it refuses an address of the other family. A front door must not echo the extra
+//! field of a registration, as a real daemon does: in a reply it would be read as an address.
 //!
 //! ```
 //! use meshx_dist::epmd::front_door::{Family, Lookup};

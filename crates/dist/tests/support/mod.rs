@@ -36,18 +36,23 @@ pub(crate) struct Vm(Child);
 impl Vm {
     /// Starts a VM under `name` that asks `epmd`, evaluates `expression` and then stays.
     pub(crate) fn start(epmd: &Epmd, name: &str, cookie: &str, expression: &str) -> Self {
-        let mut command = Self::command(name, cookie, expression);
-        command.env("ERL_EPMD_PORT", epmd.port.to_string());
+        let mut command = Self::command(Some(name), cookie, expression);
+        command
+            .args(["-kernel", "inet_dist_use_interface", "{127,0,0,1}"])
+            .env("ERL_EPMD_PORT", epmd.port.to_string());
         Self(command.spawn().expect("start erl"))
     }
 
-    pub(crate) fn command(name: &str, cookie: &str, expression: &str) -> Command {
+    /// A VM on loopback. Without a name its distribution is not started.
+    pub(crate) fn command(name: Option<&str>, cookie: &str, expression: &str) -> Command {
         let mut command = Command::new("erl");
+        if let Some(name) = name {
+            command.args(["-sname", name]);
+        }
         command
             .env_remove("ERL_AFLAGS")
             .env_remove("ERL_ZFLAGS")
-            .args(["-noshell", "-start_epmd", "false", "-sname", name, "-setcookie", cookie])
-            .args(["-kernel", "inet_dist_use_interface", "{127,0,0,1}"])
+            .args(["-noshell", "-start_epmd", "false", "-setcookie", cookie])
             .args(["-kernel", "logger_level", "none", "-kernel", "net_setuptime", "1"])
             .args(["-eval", expression])
             .stdin(Stdio::null())
@@ -169,7 +174,8 @@ impl Epmd {
         let known = registry.nodes.get(&lookup.node).map(|(alive, _)| alive.clone());
         match (registry.redirects.get(&lookup.node), known) {
             (Some(port), _) => PortReply::Found(Alive::new(lookup.node.clone(), *port)),
-            (None, Some(alive)) => PortReply::Found(alive),
+            // What a node said of itself is not where to dial.
+            (None, Some(alive)) => PortReply::Found(Alive { extra: Vec::new(), ..alive }),
             (None, None) => PortReply::NotFound { result: 1 },
         }
     }

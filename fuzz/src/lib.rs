@@ -1,0 +1,4 @@
+//! What the fuzz targets check, apart from the fuzzer: the same functions run on the seeds in
+//! `seeds/` on stable, as ordinary tests of the crates.
+
+pub mod dist;

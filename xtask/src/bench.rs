@@ -1,12 +1,21 @@
-//! `bench`: runs the benches package.
+//! `bench`: runs the benches with a release build of the product.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use crate::step::{self, cargo, root, step};
+use crate::provision::{self, Wish};
+use crate::step::{self, cargo, step};
+use crate::test;
 
 pub(crate) fn run() -> Result<()> {
-    if !root().join("benches/Cargo.toml").is_file() {
-        bail!("there is no benches package yet");
-    }
-    step("bench", || step::run(cargo().args(["run", "--release", "--package", "meshx-benches"])))
+    let provided = step("provision", || provision::provide(Wish::Tests))?;
+    let meshx = step("build meshx", || test::build_meshx(&["--release"]))?;
+    step("bench", || {
+        let mut command = cargo();
+        command.args(["run", "--release", "--quiet", "--package=meshx-benches"]);
+        command.env("MESHX_BIN", meshx);
+        if let Some(consul) = provided.consul {
+            command.env("MESHX_TEST_CONSUL", consul);
+        }
+        step::run(&mut command)
+    })
 }

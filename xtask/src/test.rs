@@ -25,7 +25,7 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
     let start = Instant::now();
     check::style()?;
     let provided = step("provision", || provision::provide(Wish::Tests))?;
-    let meshx = step("build meshx", build_meshx)?;
+    let meshx = step("build meshx", || build_meshx(&[]))?;
     step("compiled epmd module", check_beam)?;
     let mut tally = Tally::default();
     let outcome = step("tests", || run_tests(extent, &provided, &meshx, &mut tally));
@@ -35,14 +35,14 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
 }
 
 /// Builds the product and says where it is.
-fn build_meshx() -> Result<PathBuf> {
-    let messages = step::output(cargo().stderr(Stdio::inherit()).args([
-        "build",
-        "--package=meshx-cli",
-        "--bin=meshx",
-        "--message-format=json",
-        "--quiet",
-    ]))?;
+pub(crate) fn build_meshx(profile: &[&str]) -> Result<PathBuf> {
+    let messages = step::output(
+        cargo()
+            .stderr(Stdio::inherit())
+            .args(["build", "--package=meshx-cli", "--bin=meshx"])
+            .args(["--message-format=json", "--quiet"])
+            .args(profile),
+    )?;
     executable(&messages).context("cargo did not say where it put `meshx`")
 }
 
@@ -57,15 +57,22 @@ fn executable(messages: &str) -> Option<PathBuf> {
 
 /// The epmd module's compiled file is in the repository; it must be what its source makes.
 fn check_beam() -> Result<()> {
-    let script = root().join("crates/workload/erlang/build.sh");
-    if !script.is_file() {
-        bail!("{} is not there", script.display());
-    }
+    /// The script's status when the compiler is of another release than the file was made with.
+    const OTHER_RELEASE: i32 = 2;
     if step::find_program("erlc").is_none() {
         say("    skipped: no erlc");
         return Ok(());
     }
-    step::run(Command::new("sh").arg(script).arg("--check"))
+    let script = root().join("crates/workload/erlang/build.sh");
+    let status = Command::new("sh").arg(&script).arg("--check").status()?;
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(OTHER_RELEASE) => {
+            say("    skipped: the file is compared with its own OTP release only");
+            Ok(())
+        }
+        _ => bail!("{} --check ended with {status}", script.display()),
+    }
 }
 
 /// Runs `cargo test`, passes its output through and counts.

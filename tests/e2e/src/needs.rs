@@ -1,0 +1,121 @@
+//! What a test needs beyond the product, and what happens where it is missing.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// A program or right that a test cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// `erl`.
+    Erlang,
+    /// `iex` and `mix`.
+    Elixir,
+    /// Consul 1.8.7, by `MESHX_TEST_CONSUL`.
+    Consul,
+    /// Erlang/OTP 27 in a folder for `chroot`, by `MESHX_TEST_OTP27`.
+    Otp27,
+    /// `tcpdump`.
+    Tcpdump,
+    /// `ip`.
+    Ip,
+    /// User id 0.
+    Root,
+}
+
+impl Need {
+    fn missing(self) -> Option<&'static str> {
+        let (present, missing) = match self {
+            Self::Erlang => (find("erl").is_some(), "no erl"),
+            Self::Elixir => (find("iex").and(find("mix")).is_some(), "no iex and mix"),
+            Self::Consul => (consul().is_some(), "no Consul (MESHX_TEST_CONSUL)"),
+            Self::Otp27 => (otp27().is_some(), "no Erlang/OTP 27 (MESHX_TEST_OTP27)"),
+            Self::Tcpdump => (find("tcpdump").is_some(), "no tcpdump"),
+            Self::Ip => (find("ip").is_some(), "no ip"),
+            Self::Root => (rustix::process::geteuid().is_root(), "not root"),
+        };
+        if present { None } else { Some(missing) }
+    }
+
+    /// Erlang/OTP 27 comes with `cargo xtask provision --otp27` only.
+    fn is_optional(self) -> bool {
+        self == Self::Otp27
+    }
+}
+
+/// Whether the test must be skipped, because something it needs is missing.
+///
+/// The reason is printed and noted in the file `MESHX_TEST_SKIPS`. Under `CI=true` a missing piece
+/// is a failure.
+pub fn skips(needs: &[Need]) -> bool {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    for need in needs {
+        let Some(reason) = need.missing() else { continue };
+        let line = format!("{test}: {reason}\n");
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+        assert!(need.is_optional() || !is_ci(), "CI=true allows no skipped test: {line}");
+        if let Some(path) = std::env::var_os("MESHX_TEST_SKIPS") {
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+            file.unwrap().write_all(line.as_bytes()).unwrap();
+        }
+        return true;
+    }
+    false
+}
+
+fn is_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|value| value == "true" || value == "1")
+}
+
+/// The `meshx` binary: `MESHX_BIN`, else the one beside the test in the target folder.
+pub fn meshx() -> PathBuf {
+    if let Some(path) = std::env::var_os("MESHX_BIN") {
+        return path.into();
+    }
+    let test = std::env::current_exe().unwrap();
+    let folder = test.parent().and_then(Path::parent).unwrap();
+    let path = folder.join("meshx");
+    assert!(path.is_file(), "no {}: run `cargo build -p meshx-cli` first", path.display());
+    path
+}
+
+/// The `consul` binary: `MESHX_TEST_CONSUL`, else the one in the test cache.
+pub fn consul() -> Option<PathBuf> {
+    given_or_cached("MESHX_TEST_CONSUL", "consul-1.8.7/usr/bin/consul")
+}
+
+/// `erl` of Erlang/OTP 27, entered in a mount namespace of its own, with this machine's `/tmp`.
+pub fn otp27_erl() -> Vec<String> {
+    let top = otp27().expect("Erlang/OTP 27 is there");
+    let top = top.display();
+    let script = format!(
+        "mount --bind /tmp '{top}/tmp' && mount --bind /dev '{top}/dev' && \
+         exec chroot '{top}' /usr/bin/erl \"$@\""
+    );
+    ["unshare", "--mount", "sh", "-c", &script, "erl"].map(str::to_owned).to_vec()
+}
+
+/// The folder of Erlang/OTP 27.
+fn otp27() -> Option<PathBuf> {
+    given_or_cached("MESHX_TEST_OTP27", "otp-27")
+}
+
+fn given_or_cached(name: &str, cached: &str) -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let cache = || {
+        let base = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")))?;
+        Some(base.join("meshx-test"))
+    };
+    let path = match variable(name) {
+        Some(path) => path,
+        None => variable("MESHX_TEST_CACHE").or_else(cache)?.join(cached),
+    };
+    path.exists().then_some(path)
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|folder| folder.join(program))
+        .find(|candidate| candidate.is_file())
+}

@@ -81,6 +81,13 @@ impl Inbound {
     ) -> Result<(), (Step, String)> {
         let ours = self.identity.id();
         net::tune(&stream).map_err(|e| (Step::Tls, e.to_string()))?;
+        // Health checks and port scans connect and say nothing: no attempt, so no refusal.
+        if tokio::time::timeout(TLS_LIMIT, stream.peek(&mut [0]))
+            .await
+            .is_ok_and(|peeked| matches!(peeked, Ok(0) | Err(_)))
+        {
+            return Ok(());
+        }
         let acceptor = TlsAcceptor::from(self.identity.server_config());
         let mut tls = tokio::time::timeout(TLS_LIMIT, acceptor.accept(stream))
             .await

@@ -42,6 +42,10 @@ pub(crate) struct NodePlan {
     pub(crate) release_node: Option<NodeName>,
     /// Who tells the VM.
     pub(crate) mode: NamesMode,
+    /// A remote shell: a hidden node.
+    pub(crate) visitor: bool,
+    /// The command is the start script of a release.
+    pub(crate) release: bool,
 }
 
 /// Commands that are Erlang VMs.
@@ -107,13 +111,15 @@ pub(crate) fn decide(
                     expected: Some(visitor.parse()?),
                     release_node: None,
                     mode: NamesMode::Aflags,
+                    visitor: true,
+                    release,
                 };
                 return Ok(Naming::Node(plan));
             }
             _ => None,
         };
     }
-    Ok(Naming::Node(NodePlan { expected, release_node, mode }))
+    Ok(Naming::Node(NodePlan { expected, release_node, mode, visitor: false, release }))
 }
 
 /// The flags that tell a VM this name (erl(1)).

@@ -26,16 +26,13 @@ pub(crate) fn environment(
     let theirs = variable("ERL_AFLAGS").filter(|flags| !flags.trim().is_empty());
     let inet6 = plan.expected.as_ref().is_some_and(|name| name.form() == HostForm::LongIpv6)
         || speaks_inet6(command, variable);
-    let mut flags = format!(
-        "-epmd_module meshx_epmd -pa {} -start_epmd false -mode interactive",
-        code.display()
-    );
+    let mut flags = format!("-epmd_module meshx_epmd -pa {} -start_epmd false", code.display());
     flags.push_str(if inet6 {
         " -proto_dist inet6_tcp -kernel inet_dist_use_interface {0,0,0,0,0,0,0,1}"
     } else {
         " -kernel inet_dist_use_interface {127,0,0,1}"
     });
-    if hidden {
+    if hidden || plan.visitor {
         flags.push_str(" -hidden");
     }
     if let (NamesMode::Aflags, Some(node)) = (plan.mode, &plan.expected) {
@@ -50,6 +47,14 @@ pub(crate) fn environment(
         ("ERL_AFLAGS".to_owned(), flags),
         ("MESHX_EPMD_SOCKET".to_owned(), socket.display().to_string()),
     ];
+    if plan.release {
+        // In embedded mode the VM loads no module that its boot script does not name, so not ours
+        // either. Mix reads the first, relx the second; the scripts' own `-mode` would come after
+        // one in ERL_AFLAGS, and the VM would complain of two.
+        for name in ["RELEASE_MODE", "CODE_LOADING_MODE"] {
+            variables.push((name.to_owned(), "interactive".to_owned()));
+        }
+    }
     if let (NamesMode::Release, Some(node)) = (plan.mode, release_name(plan)) {
         let distribution = name_flag(node).trim_start_matches('-').to_owned();
         variables.push(("RELEASE_NODE".to_owned(), node.to_string()));
@@ -86,7 +91,13 @@ mod tests {
     use super::*;
 
     fn aflags(name: &str, mode: NamesMode, theirs: Option<&str>) -> String {
-        let plan = NodePlan { expected: name.parse().ok(), release_node: None, mode };
+        let plan = NodePlan {
+            expected: name.parse().ok(),
+            release_node: None,
+            mode,
+            visitor: false,
+            release: false,
+        };
         let get = |variable: &str| theirs.filter(|_| variable == "ERL_AFLAGS").map(str::to_owned);
         let set = environment(&plan, false, Path::new("/r/s"), Path::new("/r"), &[], &get);
         set.into_iter().find(|(name, _)| name == "ERL_AFLAGS").unwrap().1

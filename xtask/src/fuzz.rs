@@ -17,11 +17,14 @@ pub(crate) fn run(seconds: u64) -> Result<()> {
         return Ok(());
     }
     for target in targets {
+        // New findings go to the corpus, which is not kept; the seeds are.
+        let (corpus, seeds) = (format!("corpus/{target}"), format!("seeds/{target}"));
+        fs::create_dir_all(root().join("fuzz").join(&corpus)).context("make the corpus folder")?;
         step(&format!("fuzz {target}"), || {
             step::run(
                 Command::new("cargo")
                     .current_dir(root().join("fuzz"))
-                    .args(["+nightly", "fuzz", "run", &target, "--"])
+                    .args(["+nightly", "fuzz", "run", &target, &corpus, &seeds, "--"])
                     .arg(format!("-max_total_time={seconds}"))
                     .arg("-timeout=10"),
             )

@@ -13,6 +13,9 @@ use crate::{Answer, Client, ConsulError};
 /// sends no index, or a proxy that does not block.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// The first and the longest wait after a failure.
+const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(500)];
+
 /// Follows one blocking query. Each [`next`](Self::next) waits for a change.
 ///
 /// Rules of the API that are kept (Consul, "Blocking Queries"): an index that went backwards is
@@ -25,29 +28,30 @@ pub struct Follow<T> {
     index: u64,
     asked: Option<Instant>,
     backoff: Backoff,
-    failed: bool,
+    /// After a failure: when to ask again.
+    retry: Option<Instant>,
     kind: PhantomData<fn() -> T>,
 }
 
 impl<T: DeserializeOwned> Follow<T> {
     /// Follows `GET path`.
     pub fn new(client: Client, path: impl Into<String>) -> Self {
-        let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+        let backoff = Backoff::new(RETRY[0], RETRY[1]);
         let path = path.into();
-        Self { client, path, index: 0, asked: None, backoff, failed: false, kind: PhantomData }
+        Self { client, path, index: 0, asked: None, backoff, retry: None, kind: PhantomData }
     }
 
     /// The next answer: the first one at once, later ones when the index moved.
     ///
-    /// After an error, the next call waits (100 ms, doubling to 1 s) and asks afresh; its answer is
+    /// After an error, the next call waits (100 ms, doubling to half a second) and asks afresh; its answer is
     /// returned whether or not anything changed. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Answer<T>, ConsulError> {
         loop {
-            if self.failed {
-                tokio::time::sleep(self.backoff.step()).await;
-                self.failed = false;
-                self.index = 0;
-                self.asked = None;
+            if let Some(retry) = self.retry {
+                // A point in time, not a length: a caller that drops this future and asks again
+                // does not wait longer for it.
+                tokio::time::sleep_until(retry).await;
+                (self.retry, self.index, self.asked) = (None, 0, None);
             }
             if let Some(asked) = self.asked
                 && asked.elapsed() < PAUSE
@@ -76,7 +80,7 @@ impl<T: DeserializeOwned> Follow<T> {
                     }
                 }
                 Err(error) => {
-                    self.failed = true;
+                    self.retry = Some(Instant::now() + self.backoff.step());
                     return Err(error);
                 }
             }

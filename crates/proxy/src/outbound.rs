@@ -185,7 +185,8 @@ impl Outbound {
             .await
             .map_err(|_| (Step::Tls, format!("{address}: no handshake within {TLS_LIMIT:?}")))?
             .map_err(|e| {
-                (tls_step(&e), format!("the sidecar of {} at {address}: {e}", endpoint.id))
+                let (step, reason) = tls_failure(&e);
+                (step, format!("the sidecar of {} at {address}: {reason}", endpoint.id))
             })
     }
 
@@ -201,12 +202,13 @@ impl Outbound {
 }
 
 /// A handshake that failed on the peer's name is about identity; the rest is about TLS.
-fn tls_step(error: &std::io::Error) -> Step {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+fn tls_failure(error: &std::io::Error) -> (Step, String) {
+    use rustls::{CertificateError, Error};
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     match inner {
-        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(_))) => {
-            Step::Identity
+        Some(Error::InvalidCertificate(CertificateError::Other(reason))) => {
+            (Step::Identity, reason.0.to_string())
         }
-        _ => Step::Tls,
+        _ => (Step::Tls, error.to_string()),
     }
 }

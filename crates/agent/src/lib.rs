@@ -1,1 +1,51 @@
-//! The embedded control plane for one machine: Consul's HTTP and DNS API, registry, checks, CA, intentions.
+//! The embedded control plane for one machine.
+//!
+//! [`Agent`] answers the part of HashiCorp Consul's HTTP API and DNS that a mesh needs, as Consul
+//! 1.8.7 answers it: services and their sidecars, checks, health, the catalog, Connect certificates,
+//! intentions, blocking queries. Consul's own clients work against it. It is judged by the same
+//! conformance suite as the real program (`tests/conformance`).
+//!
+//! What it is not: a cluster. It knows one node, has no key-value store, no sessions, no ACLs, and
+//! keeps services in memory: sidecars register again. Growing up means starting Consul on the same
+//! port.
+//!
+//! Its own promises:
+//!
+//! * an index of a result set only rises, over restarts too, and a write wakes only the queries
+//!   whose result it changes;
+//! * with a data directory, a write to the intentions or the certificate authority is on disk
+//!   before it is acknowledged;
+//! * every queue, body, list and wait is bounded.
+//!
+//! ```
+//! use meshx_agent::{Agent, AgentConfig};
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), meshx_agent::AgentError> {
+//! let config = AgentConfig {
+//!     http_addr: ([127, 0, 0, 1], 0).into(),
+//!     dns_addr: None,
+//!     ..AgentConfig::default()
+//! };
+//! let agent = Agent::start(config).await?;
+//! println!("http://{} is the control plane of {}", agent.http_addr(), agent.trust_domain());
+//! agent.shutdown().await;
+//! # Ok(()) }
+//! ```
+
+mod agent;
+mod config;
+mod control;
+mod dns;
+mod error;
+mod http;
+mod limits;
+mod probe;
+mod refusal;
+mod state;
+mod store;
+
+pub use agent::Agent;
+pub use config::AgentConfig;
+pub use error::{AgentError, Holder};
+
+/// The version of Consul whose API is spoken.
+pub(crate) const CONSUL_VERSION: &str = "1.8.7";

@@ -76,8 +76,11 @@ pub struct AgentSelfConfig {
     pub revision: String,
     /// True when it is a server.
     pub server: bool,
-    /// Its version, such as `1.8.7`.
+    /// Its version, such as `1.8.7`; the version spoken, for the embedded agent.
     pub version: String,
+    /// Its own version; only the embedded agent has one.
+    #[serde(rename = "MeshxVersion", skip_serializing_if = "Option::is_none")]
+    pub meshx_version: Option<String>,
 }
 
 /// The few keys of `DebugConfig` that decide what holds where no intention matches.

@@ -118,7 +118,11 @@ pub struct CheckDefinition {
     #[serde(rename = "GRPC", skip_serializing_if = "Option::is_none")]
     pub grpc: Option<String>,
     /// A script to run.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        alias = "Args",
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub script_args: Vec<String>,
     /// Time between two probes.
     #[serde(skip_serializing_if = "Option::is_none")]

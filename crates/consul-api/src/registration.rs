@@ -64,13 +64,15 @@ pub struct ServiceAddress {
     pub port: u16,
 }
 
-/// Weights of an instance by state, for DNS SRV answers.
+/// Weights of an instance by state, for DNS SRV answers. One that is not written is 0, as in Consul.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase")]
 pub struct Weights {
     /// The weight while all checks pass.
+    #[serde(default)]
     pub passing: u32,
     /// The weight while a check warns.
+    #[serde(default)]
     pub warning: u32,
 }
 

@@ -1,27 +1,111 @@
-//! Numbers that a user feels: how fast things start, how fast a deny works, what a round trip through
-//! two sidecars costs, how much memory an idle one takes.
+//! Measures what the product claims, its peers beside it in the same run, and shows the noise.
 //!
-//! Peers are measured in the same run on the same machine: plain Erlang distribution, and Consul's
-//! own proxy. What is not there (Erlang, Consul) is left out. `MESHX_BIN` should name a release
-//! build; `cargo xtask bench` sees to that.
-#![allow(clippy::unwrap_used, reason = "a bench that cannot run has nothing to say")]
+//! Real processes only: the release `meshx` binary, Consul 1.8.7 with its built-in proxy, stock
+//! Erlang. What is not there is left out, with a notice. Repetitions of the subjects alternate, so
+//! that whatever else the machine does falls on all of them; every row is a median with the
+//! smallest and largest value beside it.
 
-mod echo;
-mod memory;
-mod policy;
-mod sample;
+mod budget;
+mod control_plane;
+mod deny;
+mod http;
+mod machine;
+mod peer;
+mod program;
+mod report;
+mod route;
+mod rtt;
+mod stage;
 mod startup;
-mod traffic;
+mod throughput;
+mod vm;
 
-use sample::say;
+use std::process::ExitCode;
 
-fn main() {
-    say("| what | peer | p50 | p99 or worst | aim |");
-    say("|---|---|--:|--:|--:|");
-    startup::agent_ready();
-    startup::exec_true();
-    startup::two_nodes_connected();
-    policy::deny_to_cut();
-    memory::idle_sidecar();
-    traffic::through_a_pair_of_sidecars();
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+
+use crate::machine::{Machine, Meter};
+use crate::report::{Report, Section, note};
+use crate::stage::Stage;
+
+/// Measures what meshx claims, its peers in the same run.
+#[derive(Debug, Parser)]
+#[command(name = "meshx-benches")]
+struct Arguments {
+    /// What to measure
+    #[arg(value_enum, default_value_t = Bench::All)]
+    bench: Bench,
+    /// One JSON document on stdout in place of tables
+    #[arg(long)]
+    json: bool,
+    /// Repetitions of everything that is repeated; what is short is repeated four times as often
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    runs: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Bench {
+    /// Everything
+    All,
+    /// How long starting takes, and what an idle process holds
+    Startup,
+    /// The round trip that a pair of sidecars adds
+    Rtt,
+    /// Bytes and connections through a pair of sidecars, and the CPU time they take
+    Throughput,
+    /// From a deny to the end of a live connection
+    Deny,
+    /// From two fresh Erlang VMs to a connected pair
+    Vm,
+}
+
+type Measure = fn(&Stage, &mut Section) -> Result<()>;
+
+const BENCHES: [(Bench, &str, Measure); 5] = [
+    (Bench::Startup, "startup", startup::measure),
+    (Bench::Vm, "vm", vm::measure),
+    (Bench::Deny, "deny", deny::measure),
+    (Bench::Rtt, "rtt", rtt::measure),
+    (Bench::Throughput, "throughput", throughput::measure),
+];
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            note(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// True when all that was asked for could be measured.
+fn run(arguments: &Arguments) -> Result<bool> {
+    let stage = Stage::set(arguments.runs)?;
+    let mut report = Report::new(Machine::look(), arguments.runs);
+    let mut complete = true;
+    for (bench, name, measure) in BENCHES {
+        if arguments.bench != Bench::All && arguments.bench != bench {
+            continue;
+        }
+        note(&format!("measuring {name} ..."));
+        let mut section = Section::new(name);
+        let meter = Meter::start();
+        if let Err(error) = measure(&stage, &mut section) {
+            note(&format!("error: {name}: {error:#}"));
+            section.notice(format!("NOT COMPLETE: {error:#}"));
+            complete = false;
+        }
+        section.noise = Some(meter.stop());
+        report.sections.push(section);
+        if stage.budget.is_interrupted() {
+            break;
+        }
+    }
+    report.finish();
+    report.print(arguments.json);
+    Ok(complete)
 }

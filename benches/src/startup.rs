@@ -1,90 +1,146 @@
-//! How long a user waits.
+//! How long starting takes, and what an idle process holds.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use meshx_e2e::{Mesh, Need, Process, skips, wait_until};
+use anyhow::{Context, Result, bail};
+use serde_json::json;
 
-use crate::sample::Sample;
+use crate::control_plane::{ControlPlane, Kind};
+use crate::http;
+use crate::machine;
+use crate::peer;
+use crate::program::Program;
+use crate::report::{Row, Sample, Section, Unit};
+use crate::route::without_consul;
+use crate::stage::Stage;
 
-pub(crate) fn agent_ready() {
-    let mut sample = Sample::default();
-    for _ in 0..20 {
-        let start = Instant::now();
-        let mesh = Mesh::agent();
-        sample.push(start.elapsed());
-        drop(mesh);
+/// How long an idle program is left alone before its memory is read.
+const SETTLED: Duration = Duration::from_secs(2);
+
+pub(crate) fn measure(stage: &Stage, section: &mut Section) -> Result<()> {
+    if stage.consul.is_none() {
+        without_consul(section);
     }
-    sample.report("agent: start until it answers", "meshx agent", "200 ms");
+    control_planes(stage, section)?;
+    for kind in Kind::all(stage) {
+        let plane = ControlPlane::start(stage, kind)?;
+        plane.await_authority(stage)?;
+        exec_true(stage, section, kind, &plane)?;
+    }
+    nothing(stage, section)?;
+    memory(stage, section)
 }
 
-pub(crate) fn exec_true() {
-    let mesh = Mesh::agent();
-    let mut sample = Sample::default();
-    for _ in 0..20 {
-        let start = Instant::now();
-        let status = mesh.command(&["exec", "--name", "job", "--", "true"]).status().unwrap();
-        sample.push(start.elapsed());
-        assert!(status.success());
+/// Spawn to first answer, in turn.
+fn control_planes(stage: &Stage, section: &mut Section) -> Result<()> {
+    let kinds = Kind::all(stage);
+    let mut samples = vec![Sample::default(); kinds.len()];
+    for _ in 0..stage.runs * 2 {
+        if stage.budget.is_spent()? {
+            break;
+        }
+        for (kind, sample) in kinds.iter().zip(&mut samples) {
+            let plane = ControlPlane::start(stage, *kind)?;
+            sample.push(milliseconds(plane.took));
+        }
     }
-    sample.report("`exec -- true`, start to end", "meshx exec", "150 ms");
-    let mut sample = Sample::default();
-    for _ in 0..20 {
-        let start = Instant::now();
-        Command::new("true").status().unwrap();
-        sample.push(start.elapsed());
+    for (kind, sample) in kinds.iter().zip(samples) {
+        let what = "control plane, from start to the first answer";
+        let row = Row::new(what, kind.title(), Unit::Milliseconds, sample);
+        section.row(if *kind == Kind::Meshx { row.at_most(200.0) } else { row });
     }
-    sample.report("`true`", "plain", "");
+    Ok(())
 }
 
-/// Two fresh VMs, from the first `exec` until `connect_node` is true.
-pub(crate) fn two_nodes_connected() {
-    if skips(&[Need::Erlang]) {
-        return;
-    }
-    let mut sample = Sample::default();
-    for _ in 0..5 {
-        let mesh = Mesh::agent();
-        let start = Instant::now();
-        let first = mesh.vm_builder("node1@myhost").spawn();
-        let mut second = mesh.vm("node2@myhost");
-        second.await_eval("net_kernel:connect_node('node1@myhost')", "true", LIMIT);
-        sample.push(start.elapsed());
-        drop(first);
-    }
-    sample.report("two fresh VMs until connected", "meshx exec", "3 s");
-    let mut sample = Sample::default();
-    for _ in 0..5 {
-        sample.push(two_plain_nodes());
-    }
-    sample.report("two fresh VMs until connected", "plain Erlang with EPMD", "");
+fn exec_true(stage: &Stage, section: &mut Section, kind: Kind, plane: &ControlPlane) -> Result<()> {
+    let sample =
+        timed(stage, || stage.meshx(&plane.address, &["exec", "--name", "t", "--", "true"]))?;
+    let subject = format!("meshx exec, {}", kind.title());
+    let what = "`exec --name t -- true`, start to end";
+    section.row(Row::new(what, &subject, Unit::Milliseconds, sample).at_most(150.0));
+    Ok(())
 }
 
-const LIMIT: Duration = Duration::from_secs(30);
+fn nothing(stage: &Stage, section: &mut Section) -> Result<()> {
+    let sample = timed(stage, || stage.command(Path::new("true"), ""))?;
+    section.row(Row::new("`true`, start to end", "alone", Unit::Milliseconds, sample));
+    Ok(())
+}
 
-/// The same without meshx, with an EPMD of its own.
-fn two_plain_nodes() -> Duration {
-    let mesh = Mesh::agent();
-    let address = Mesh::free_address();
-    let port = address.rsplit(':').next().unwrap();
-    let mut epmd = mesh.bare_command(Path::new("epmd"));
-    let _epmd = Process::start("epmd", epmd.args(["-port", port]));
-    let listens = || std::net::TcpStream::connect(&address).ok();
-    wait_until("epmd", LIMIT, listens);
-    let erl = |name: &str, program: &str| {
-        let mut command = mesh.bare_command(Path::new("erl"));
-        command.env("ERL_EPMD_PORT", port);
-        command.args(["-sname", name, "-start_epmd", "false", "-noshell", "-eval", program]);
-        Process::start(name, &mut command)
+/// The duration of a command that must succeed.
+fn timed(stage: &Stage, command: impl Fn() -> Command) -> Result<Sample> {
+    let mut sample = Sample::default();
+    for _ in 0..stage.runs * 4 {
+        if stage.budget.is_spent()? {
+            break;
+        }
+        let mut command = command();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let begun = Instant::now();
+        let output = command.output().context("cannot start it")?;
+        sample.push(milliseconds(begun.elapsed()));
+        if !output.status.success() {
+            bail!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+        }
+    }
+    Ok(sample)
+}
+
+/// Each of these alone with its control plane, doing nothing.
+fn memory(stage: &Stage, section: &mut Section) -> Result<()> {
+    let server = peer::serve()?.to_string();
+    let idle = [
+        (
+            "idle `meshx proxy --service x --port P`",
+            vec!["proxy", "--service", "x", "--port", &server],
+        ),
+        (
+            "idle `meshx exec -- sleep`, without its child",
+            vec!["exec", "--name", "y", "--", "sleep", "60"],
+        ),
+    ];
+    let meshx = ControlPlane::start(stage, Kind::Meshx)?;
+    meshx.await_authority(stage)?;
+    for (what, arguments) in idle {
+        let program = stage.start("meshx", stage.meshx(&meshx.address, &arguments))?;
+        hold(section, what, program, Some(15.0))?;
+    }
+    let Some(consul) = stage.consul.as_deref() else {
+        return hold(section, "`meshx agent`", meshx.program, None);
     };
-    let start = Instant::now();
-    let _first = erl("node1@localhost", "ok.");
-    let second = erl(
-        "node2@localhost",
-        "spawn(fun() -> F = fun F() -> case net_kernel:connect_node('node1@localhost') of
-         true -> io:format(\"connected~n\"); _ -> timer:sleep(20), F() end end, F() end).",
-    );
-    second.await_stdout("connected", LIMIT);
-    start.elapsed()
+    let plane = ControlPlane::start(stage, Kind::Consul)?;
+    plane.await_authority(stage)?;
+    let service = json!({"Name": "x", "Port": server.parse::<u16>()?, "Connect": {
+        "SidecarService": {"Address": "127.0.0.1", "Port": stage.free_port()?}}});
+    http::put(&plane.address, "/v1/agent/service/register", &service)?;
+    let mut command = stage.command(consul, &plane.address);
+    command.args(["connect", "proxy", "-sidecar-for", "x"]);
+    let program = stage.start("consul connect proxy", command)?;
+    hold(section, "idle `consul connect proxy -sidecar-for x`", program, None)?;
+    hold(section, "`meshx agent`", meshx.program, None)?;
+    hold(section, "`consul agent -dev`", plane.program, None)
+}
+
+/// Reports what a program holds, and the most that it held, and ends it.
+fn hold(section: &mut Section, what: &str, mut program: Program, aim: Option<f64>) -> Result<()> {
+    thread::sleep(SETTLED);
+    if !program.is_running() {
+        bail!("{what} ended; {}", program.last_words());
+    }
+    let memory = machine::memory(program.pid())?;
+    for (subject, megabytes) in [("VmRSS", memory.resident), ("VmHWM", memory.most)] {
+        let row = Row::new(what, subject, Unit::Megabytes, [megabytes].into_iter().collect());
+        section.row(match aim {
+            Some(aim) if subject == "VmRSS" => row.at_most(aim),
+            _ => row,
+        });
+    }
+    Ok(())
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
 }

@@ -1,4 +1,4 @@
-//! `bench`: runs the benches with a release build of the product.
+//! `bench`: measures a release build of the product, with the peers that are there.
 
 use anyhow::Result;
 
@@ -6,13 +6,14 @@ use crate::provision::{self, Wish};
 use crate::step::{self, cargo, step};
 use crate::test;
 
-pub(crate) fn run() -> Result<()> {
+/// `arguments` are those of `meshx-benches`.
+pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     let provided = step("provision", || provision::provide(Wish::Tests))?;
     let meshx = step("build meshx", || test::build_meshx(&["--release"]))?;
     step("bench", || {
         let mut command = cargo();
-        command.args(["run", "--release", "--quiet", "--package=meshx-benches"]);
-        command.env("MESHX_BIN", meshx);
+        command.args(["run", "--release", "--quiet", "--package=meshx-benches", "--"]);
+        command.args(arguments).env("MESHX_BIN", meshx);
         if let Some(consul) = provided.consul {
             command.env("MESHX_TEST_CONSUL", consul);
         }

@@ -22,7 +22,7 @@ usage: cargo xtask <chore>
   floors                 no crate imports one that is not below it
   provision [--otp27]    make the programs that the tests need present
   fuzz [--seconds N]     run every fuzz target for N seconds (default 60)
-  bench                  run the benches
+  bench [ARGUMENTS]      measure with a release build; see benches/README.md
 ";
 
 fn main() -> ExitCode {
@@ -54,7 +54,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
             Ok(seconds) => fuzz::run(seconds),
             Err(_) => bail!("`{seconds}` is not a number of seconds"),
         },
-        ("bench", []) => bench::run(),
+        ("bench", arguments) => bench::run(arguments),
         ("help" | "--help" | "-h", _) => {
             step::say(USAGE);
             Ok(())

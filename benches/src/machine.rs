@@ -1,0 +1,189 @@
+//! The machine, and what else it does meanwhile; times and memory of a process (`proc(5)`).
+
+use std::fs;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+/// What the numbers were measured on.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    cpu: String,
+    cpus: usize,
+    kernel: String,
+    load_before: String,
+    load_after: String,
+}
+
+impl Machine {
+    pub(crate) fn look() -> Self {
+        let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = cpus.lines().find_map(|line| line.strip_prefix("model name"));
+        Self {
+            cpu: model.unwrap_or("unknown").trim_matches([' ', '\t', ':']).to_owned(),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            load_before: load(),
+            load_after: String::new(),
+        }
+    }
+
+    pub(crate) fn finish(&mut self) {
+        self.load_after = load();
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let Self { cpu, cpus, kernel, load_before, load_after } = self;
+        format!(
+            "{cpus} CPUs ({cpu}), Linux {kernel}; load average {load_before} before, {load_after} after"
+        )
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "cpu": self.cpu,
+            "cpus": self.cpus,
+            "kernel": self.kernel,
+            "load_before": self.load_before,
+            "load_after": self.load_after,
+        })
+    }
+}
+
+/// The first three fields of `/proc/loadavg`.
+fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
+/// Counts what programs that are not ours take from the machine.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    begun: Instant,
+    before: Option<Ticks>,
+}
+
+/// What the machine did besides our measurement, in parts of all its CPUs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Noise {
+    /// Programs that are not ours.
+    pub(crate) others: f64,
+    /// Time that the hypervisor gave to somebody else.
+    pub(crate) stolen: f64,
+    /// Duration of the measurement.
+    pub(crate) seconds: f64,
+}
+
+/// Clock ticks since boot.
+#[derive(Clone, Copy, Debug)]
+struct Ticks {
+    /// All programs, in user and system mode.
+    busy: f64,
+    stolen: f64,
+    total: f64,
+    /// This process and all of its children that ended.
+    ours: f64,
+}
+
+impl Meter {
+    pub(crate) fn start() -> Self {
+        Self { begun: Instant::now(), before: Ticks::read() }
+    }
+
+    /// To be called when all children have ended: a living one would count as a stranger.
+    pub(crate) fn stop(self) -> Noise {
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let (Some(before), Some(after)) = (self.before, Ticks::read()) else {
+            return Noise { others: f64::NAN, stolen: f64::NAN, seconds };
+        };
+        let total = (after.total - before.total).max(1.0);
+        let others = (after.busy - before.busy) - (after.ours - before.ours);
+        let stolen = after.stolen - before.stolen;
+        // Both are sampled by the clock's tick, so the difference may fall a little below nothing.
+        Noise { others: (others / total).max(0.0), stolen: stolen / total, seconds }
+    }
+}
+
+impl Ticks {
+    fn read() -> Option<Self> {
+        let text = fs::read_to_string("/proc/stat").ok()?;
+        let line = text.lines().next()?.strip_prefix("cpu ")?;
+        let fields: Vec<f64> =
+            line.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
+        let [user, nice, system, _idle, _iowait, _irq, _softirq, stolen, ..] = fields[..] else {
+            return None;
+        };
+        // `guest` is in `user` already.
+        let total = fields.iter().take(8).sum();
+        let own = stat("self").ok()?;
+        let ours = own.iter().skip(UTIME).take(4).sum();
+        Some(Self { busy: user + nice + system, stolen, total, ours })
+    }
+}
+
+/// Where `utime` is in [`stat`]; then come `stime`, `cutime` and `cstime`.
+const UTIME: usize = 11;
+
+/// The numbers of `/proc/PID/stat` after the name, from field 3 on (the state, which is none, is 0).
+fn stat(pid: &str) -> Result<Vec<f64>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // A name may hold anything, the last parenthesis ends it.
+    let (_, rest) = text.rsplit_once(')').context("not the form of /proc/PID/stat")?;
+    Ok(rest.split_whitespace().map(|field| field.parse().unwrap_or(0.0)).collect())
+}
+
+/// CPU time of a process so far, user and system, in seconds.
+pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
+    let fields = stat(&pid.to_string()).with_context(|| format!("process {pid} is gone"))?;
+    let ticks: f64 = fields.iter().skip(UTIME).take(2).sum();
+    #[expect(clippy::cast_precision_loss, reason = "a hundred, mostly")]
+    let per_second = rustix::param::clock_ticks_per_second() as f64;
+    Ok(ticks / per_second)
+}
+
+/// Memory of a process, in MB (10^6 bytes).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// `VmRSS`: now.
+    pub(crate) resident: f64,
+    /// `VmHWM`: the most so far.
+    pub(crate) most: f64,
+}
+
+pub(crate) fn memory(pid: u32) -> Result<Memory> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))
+        .with_context(|| format!("process {pid} is gone"))?;
+    let field = |name: &str| {
+        let kibibytes = text.lines().find_map(|line| line.strip_prefix(name)?.strip_suffix("kB"));
+        let kibibytes: f64 = kibibytes.with_context(|| format!("no {name}"))?.trim().parse()?;
+        Ok::<_, anyhow::Error>(kibibytes * 1024.0 / 1e6)
+    };
+    Ok(Memory { resident: field("VmRSS:")?, most: field("VmHWM:")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_its_own_process() {
+        let pid = std::process::id();
+        let memory = memory(pid).unwrap();
+        assert!(memory.resident > 0.1 && memory.most >= memory.resident, "{memory:?}");
+        let before = cpu_seconds(pid).unwrap();
+        let begun = Instant::now();
+        let mut sum = 0_u64;
+        while begun.elapsed().as_millis() < 200 {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        assert!(cpu_seconds(pid).unwrap() > before);
+        assert!(cpu_seconds(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn noise_is_a_part() {
+        let noise = Meter::start().stop();
+        assert!((0.0..=1.0).contains(&noise.others) && (0.0..=1.0).contains(&noise.stolen));
+    }
+}

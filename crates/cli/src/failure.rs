@@ -1,0 +1,77 @@
+//! How a command fails: a code, a sentence, a hint, a status.
+
+use std::fmt::Display;
+
+use meshx_core::{Code, Diagnostic};
+
+/// Exit statuses, documented in the README and stable.
+pub(crate) mod exit {
+    /// Done; warnings included.
+    pub(crate) const SUCCESS: u8 = 0;
+    /// A negative answer: denied, a check failed.
+    pub(crate) const NEGATIVE: u8 = 1;
+    /// The control plane does not answer.
+    pub(crate) const UNREACHABLE: u8 = 3;
+    /// No such service, node or intention.
+    pub(crate) const NOT_FOUND: u8 = 4;
+    /// The token is not enough.
+    pub(crate) const DENIED: u8 = 5;
+    /// The name is registered and alive.
+    pub(crate) const CONFLICT: u8 = 7;
+    /// The configuration is invalid; restarting will not help.
+    pub(crate) const CONFIGURATION: u8 = 9;
+    /// A bug.
+    pub(crate) const INTERNAL: u8 = 70;
+    /// `exec`: we failed before the child started, and nothing above fits.
+    pub(crate) const EXEC: u8 = 125;
+}
+
+/// A failure, ready to be shown.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: Code,
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+    pub(crate) exit: u8,
+}
+
+impl Failure {
+    pub(crate) fn new(code: u16, exit: u8, message: impl Into<String>) -> Self {
+        Self { code: Code(code), message: message.into(), hint: None, exit }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn internal(what: &str, error: &dyn Display) -> Self {
+        Self::new(700, exit::INTERNAL, format!("cannot {what}: {error}"))
+            .hint("this is a bug in meshx, or the machine is out of resources")
+    }
+
+    /// A failure of `exec` before its child started keeps its meaning where it has one.
+    pub(crate) fn before_child(mut self) -> Self {
+        if !matches!(
+            self.exit,
+            exit::UNREACHABLE | exit::DENIED | exit::CONFLICT | exit::CONFIGURATION
+        ) {
+            self.exit = exit::EXEC;
+        }
+        self
+    }
+}
+
+impl<E: Diagnostic> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let exit = match error.code().0 {
+            101 => exit::UNREACHABLE,
+            102 | 307 => exit::CONFLICT,
+            106 => exit::DENIED,
+            304 | 401..=499 => exit::CONFIGURATION,
+            _ => exit::NEGATIVE,
+        };
+        let (code, hint) = (error.code(), error.hint());
+        Self { code, message: error.to_string(), hint, exit }
+    }
+}

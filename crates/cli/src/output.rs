@@ -1,0 +1,123 @@
+//! Two outputs: data goes to stdout, everything else to stderr. Nothing depends on colour.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use meshx_workload::{Notice, Notify};
+use serde::Serialize;
+
+use crate::environment::variable;
+use crate::failure::Failure;
+
+/// Where a command writes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    /// `--json`.
+    pub(crate) json: bool,
+    /// `--quiet`.
+    pub(crate) quiet: bool,
+}
+
+impl Output {
+    pub(crate) fn new(json: bool, quiet: bool) -> Self {
+        Self { json, quiet }
+    }
+
+    /// Data: a document in JSON, or text made from it. A reader that went away is no failure.
+    pub(crate) fn data<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) {
+        let mut out = if self.json {
+            serde_json::to_string_pretty(value).unwrap_or_default()
+        } else {
+            text(value)
+        };
+        if !out.is_empty() && !out.ends_with('\n') {
+            out.push('\n');
+        }
+        drop(std::io::stdout().lock().write_all(out.as_bytes()));
+    }
+
+    /// Talk: one line on stderr, always.
+    #[expect(clippy::unused_self, reason = "whatever is written goes through the value")]
+    pub(crate) fn line(self, text: &str) {
+        // A program in the same terminal may have switched it to raw mode, where a line feed alone
+        // does not go back to the first column.
+        let end = if std::io::stderr().is_terminal() { "\r\n" } else { "\n" };
+        drop(std::io::stderr().lock().write_all(format!("{text}{end}").as_bytes()));
+    }
+
+    /// Talk that `--quiet` turns off.
+    pub(crate) fn say(self, text: &str) {
+        if !self.quiet {
+            self.line(text);
+        }
+    }
+
+    /// Shows a failure and gives the status to exit with.
+    pub(crate) fn fail(self, failure: &Failure) -> ExitCode {
+        if self.json {
+            let value = serde_json::json!({ "error": {
+                "code": failure.code.to_string(),
+                "message": failure.message,
+                "hint": failure.hint,
+                "exit": failure.exit,
+            }});
+            self.line(&value.to_string());
+        } else {
+            self.line(&format!("error[{}]: {}", failure.code, failure.message));
+            if let Some(hint) = &failure.hint {
+                self.line(&format!("\nhint: {hint}"));
+            }
+        }
+        failure.exit.into()
+    }
+
+    /// Where the notices of a workload go: lines with the product's name before them. The banner is
+    /// for people, so it needs a terminal; failures are always shown.
+    pub(crate) fn notices(self) -> Notify {
+        let output = self;
+        let banner = !self.quiet && std::io::stderr().is_terminal();
+        Arc::new(move |notice| {
+            let is_banner = matches!(notice, Notice::Joined { .. } | Notice::Upstream { .. });
+            if !is_banner || banner {
+                output.line(&format!("meshx: {notice}"));
+            }
+        })
+    }
+}
+
+/// Columns padded to their widest cell, two spaces apart. The first row is the heading.
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{cell:<width$}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Starts the log on stderr: warnings, or more with `-v`, or what `MESHX_LOG` says.
+pub(crate) fn start_logging(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info,hyper=warn",
+        _ => "debug,hyper=info",
+    };
+    let filter = variable("MESHX_LOG").or_else(|| variable("RUST_LOG"));
+    let filter = filter.unwrap_or_else(|| level.to_owned());
+    let ansi = std::io::stderr().is_terminal() && variable("NO_COLOR").is_none();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .with_ansi(ansi)
+        .init();
+}

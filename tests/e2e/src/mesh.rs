@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::netns::Namespace;
 use crate::vm::VmBuilder;
-use crate::{Process, Vm, consul, meshx, wait_until};
+use crate::{Process, Vm, consul, meshx};
 
 /// What plays the control plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,13 +125,13 @@ impl Mesh {
             }
             ControlPlane::Consul => Process::start("consul", &mut self.consul_command()),
         };
-        self.process = Some(process);
-        let ready = || match self.kind {
-            ControlPlane::Agent => self.get("/v1/status/leader"),
+        let path = match self.kind {
+            ControlPlane::Agent => "/v1/status/leader",
             // The CA comes up a moment after the leader.
-            ControlPlane::Consul => self.get("/v1/connect/ca/roots"),
+            ControlPlane::Consul => "/v1/connect/ca/roots",
         };
-        wait_until("a control plane that answers", Duration::from_secs(20), ready);
+        process.until("it answers", Duration::from_secs(20), || self.get(path));
+        self.process = Some(process);
     }
 
     /// Kills the control plane without a warning.

@@ -12,6 +12,9 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long a program may take to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// How long to wait for the end of a stream after the end of its program.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -115,6 +118,25 @@ impl Process {
         found.unwrap_or_else(|| self.fail(&format!("no `{text}` on stderr within {within:?}")))
     }
 
+    /// Waits for a condition that this program brings about.
+    pub fn until<T>(
+        &self,
+        what: &str,
+        within: Duration,
+        mut condition: impl FnMut() -> Option<T>,
+    ) -> T {
+        let start = Instant::now();
+        loop {
+            if let Some(value) = condition() {
+                return value;
+            }
+            if start.elapsed() > within {
+                self.fail(&format!("not within {within:?}: {what}"));
+            }
+            thread::sleep(POLL);
+        }
+    }
+
     fn fail(&self, what: &str) -> ! {
         let stdout = self.stdout.state.lock().unwrap().text.clone();
         let from = stdout.ceil_char_boundary(stdout.len().saturating_sub(4000));
@@ -149,6 +171,8 @@ impl Process {
         let start = Instant::now();
         loop {
             if let Some(status) = self.try_wait() {
+                // Its last words may still be on their way; a grandchild may hold the pipe open.
+                let _ = self.stderr.wait(LAST_WORDS, |state| state.is_closed.then_some(()));
                 return status;
             }
             if start.elapsed() > within {

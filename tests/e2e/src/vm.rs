@@ -34,7 +34,8 @@ spawn(fun() ->
           io:format(user, "~n@@ raised ~0tp ~0tp~n", [Class, Reason]),
           Bindings
         end);
-      _ -> erlang:halt(0)
+      eof -> erlang:halt(0);
+      _ -> ok
     end
   end,
   Loop(erl_eval:new_bindings())

@@ -92,9 +92,10 @@ fn demo_tells_the_story_and_ends() {
     demo.close_stdin();
     let status = demo.wait(Duration::from_mins(1));
     assert_eq!(status.code(), Some(0), "{}", demo.stderr());
-    let story: String = std::iter::from_fn(|| demo.next_line(Duration::from_secs(5))).collect();
+    let mut story: String = std::iter::from_fn(|| demo.next_line(Duration::from_secs(5))).collect();
+    story.push_str(&demo.stderr());
     for word in ["deny", "allow", "spiffe://"] {
-        assert!(story.contains(word), "no `{word}`: {story}\n{}", demo.stderr());
+        assert!(story.contains(word), "no `{word}`: {story}");
     }
 }
 

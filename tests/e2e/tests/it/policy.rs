@@ -72,7 +72,7 @@ fn deny_of_one_pair_leaves_the_others_alone() {
     for vm in [&mut b, &mut c] {
         assert_eq!(vm.connect(A), "true", "{}", vm.stderr());
     }
-    let link = "element(2, lists:keyfind('node1@myhost', 1, element(2, net_kernel:nodes_info())))";
+    let link = "proplists:get_value(owner, element(2, net_kernel:node_info('node1@myhost')))";
     let before = c.eval(link);
     mesh.cli_ok(&["intentions", "deny", B, A]);
     b.await_eval("nodes()", "[]", CUT);

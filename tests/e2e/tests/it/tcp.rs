@@ -41,7 +41,7 @@ fn upstream(process: &Process) -> String {
         lines.push(line);
     }
     let address = lines.iter().find_map(|line| line.strip_prefix("MESHX_UPSTREAM_DB="));
-    assert!(lines.iter().any(|line| line.starts_with("NOMAD_UPSTREAM_ADDR_DB=")), "{lines:?}");
+    assert!(lines.iter().any(|line| line.starts_with("NOMAD_UPSTREAM_ADDR_db=")), "{lines:?}");
     address.unwrap_or_else(|| panic!("{lines:?}\n{}", process.stderr())).to_owned()
 }
 

@@ -64,12 +64,14 @@ where
                 first = Some(direction.from);
             }
         }
-        let first = first.unwrap_or(Side::A);
         match (there, here) {
             (Poll::Ready(Err((side, error))), _) | (_, Poll::Ready(Err((side, error)))) => {
-                Poll::Ready(Ended { first: side, error: Some(error) })
+                // After an end in order, a failure of the other side is the answer to it.
+                Poll::Ready(Ended { first: first.unwrap_or(side), error: Some(error) })
             }
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ended { first, error: None }),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
+                Poll::Ready(Ended { first: first.unwrap_or(Side::A), error: None })
+            }
             _ => Poll::Pending,
         }
     })

@@ -142,8 +142,10 @@ async fn ask(
         // A body that is too long, or cut, does not change what the status says.
         Ok((status, String::from_utf8_lossy(&body.unwrap_or_default()).into_owned()))
     };
+    // The connection is driven beside; when it ends first, what came is still to be read.
+    let mut exchange = std::pin::pin!(exchange);
     tokio::select! {
-        answer = exchange => answer,
-        _ended = connection => Err(io::Error::new(io::ErrorKind::ConnectionReset, "connection closed")),
+        answer = &mut exchange => answer,
+        _ended = connection => exchange.await,
     }
 }

@@ -127,8 +127,15 @@ impl State {
         self.nodes.insert(identity.node.clone(), node);
         self.topics.touch(Topic::Nodes, index);
         self.topics.touch(Topic::Node(identity.node.clone()), index);
-        let meta =
-            [("version", crate::CONSUL_VERSION), ("raft_version", "3"), ("non_voter", "false")];
+        // What Consul's servers say about themselves.
+        let meta = [
+            ("non_voter", "false"),
+            ("raft_version", "3"),
+            ("serf_protocol_current", "2"),
+            ("serf_protocol_max", "5"),
+            ("serf_protocol_min", "1"),
+            ("version", crate::CONSUL_VERSION),
+        ];
         let consul = ServiceRecord {
             id: "consul".to_owned(),
             name: "consul".to_owned(),

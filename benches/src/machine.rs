@@ -78,7 +78,7 @@ pub(crate) struct Noise {
 /// Clock ticks since boot.
 #[derive(Clone, Copy, Debug)]
 struct Ticks {
-    /// All programs, in user and system mode.
+    /// All programs, in user and system mode, and interrupts.
     busy: f64,
     stolen: f64,
     total: f64,
@@ -111,14 +111,16 @@ impl Ticks {
         let line = text.lines().next()?.strip_prefix("cpu ")?;
         let fields: Vec<f64> =
             line.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
-        let [user, nice, system, _idle, _iowait, _irq, _softirq, stolen, ..] = fields[..] else {
+        let [user, nice, system, _idle, _iowait, irq, softirq, stolen, ..] = fields[..] else {
             return None;
         };
         // `guest` is in `user` already.
         let total = fields.iter().take(8).sum();
         let own = stat("self").ok()?;
         let ours = own.iter().skip(UTIME).take(4).sum();
-        Some(Self { busy: user + nice + system, stolen, total, ours })
+        // Where interrupts are counted apart here, a process's own times hold them too.
+        let busy = user + nice + system + irq + softirq;
+        Some(Self { busy, stolen, total, ours })
     }
 }
 

@@ -68,6 +68,10 @@ pub(crate) async fn answer(control: &Arc<Control>, facts: &Facts, request: Reque
         return Reply::from(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, text))
             .header("allow", route.allow());
     }
+    if request.method != Method::GET && is_of_another_site(&request) {
+        let text = "A page of another site may not write here";
+        return Refusal::new(StatusCode::FORBIDDEN, text).into();
+    }
     let call = Call { control, facts, request: &request };
     call.dispatch(route).await.unwrap_or_else(Reply::from)
 }
@@ -181,6 +185,15 @@ impl Call<'_> {
         );
         Reply::text(StatusCode::OK, "text/plain; charset=utf-8", text)
     }
+}
+
+/// True for a request that a browser makes on behalf of a page that is not ours: there are no tokens
+/// here that such a page would lack.
+fn is_of_another_site(request: &Request) -> bool {
+    let header = |name| request.headers.get(name).and_then(|value| value.to_str().ok());
+    let Some(origin) = header("origin") else { return false };
+    let host = origin.split_once("://").map(|(_, host)| host);
+    host.is_none() || host != header("host")
 }
 
 /// A body within the bound, or why not.

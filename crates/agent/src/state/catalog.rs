@@ -8,7 +8,7 @@ use meshx_consul_api::{
 use meshx_core::{ServiceId, ServiceName};
 
 use super::record::{CONNECT_PROXY, CheckRecord, NodeRecord, ServiceRecord};
-use super::register::{check_address, check_proxy, check_texts, complete_proxy, tagged_addresses};
+use super::rules::{check_address, check_proxy, check_texts, complete_proxy, tagged_addresses};
 use super::{State, Topic};
 use crate::limits;
 use crate::refusal::Refusal;

@@ -318,6 +318,10 @@ impl State {
             }),
             CheckKind::Alias { .. } | CheckKind::Passive(_) => {}
         }
+        if record.service_id.is_empty() {
+            // A check of the node has no service to remove.
+            record.deregister_after = None;
+        }
         record.reaped = match record.deregister_after {
             Some(after) if record.status == CheckStatus::Critical => {
                 Some(record.reaped.unwrap_or(now + after))

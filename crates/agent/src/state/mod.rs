@@ -9,6 +9,7 @@ mod checks;
 mod intentions;
 mod record;
 mod register;
+mod rules;
 #[cfg(test)]
 #[path = "tests.rs"]
 pub(crate) mod test_world;

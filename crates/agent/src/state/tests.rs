@@ -7,8 +7,10 @@ use meshx_consul_api::{
     CheckStatus, GoDuration, IntentionDefinition, ServiceConnect, SidecarService,
 };
 use meshx_core::Action;
+use proptest::prelude::*;
 use serde_json::json;
 
+use super::record::CheckKind;
 use super::*;
 
 /// A registry with a clock that the test moves.
@@ -454,4 +456,233 @@ fn intentions_in_consuls_order_and_words() {
 
 fn id_index() -> u64 {
     7
+}
+
+/// What a client may do, over few enough names that everything meets everything.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Register { name: u8, id: u8, sidecar: bool, alias: Option<u8>, ttl: u8, replace: bool },
+    Deregister(u8),
+    Check { id: u8, service: Option<u8> },
+    DeregisterCheck(u8),
+    Update { check: u8, status: u8 },
+    Maintain { service: Option<u8>, on: bool },
+    CatalogRegister { node: u8, name: u8, check: bool },
+    CatalogDeregister { node: u8, what: u8 },
+    Report { check: u8, status: u8 },
+    Sleep(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let n = || 0..4_u8;
+    prop_oneof![
+        (n(), n(), any::<bool>(), proptest::option::of(n()), n(), any::<bool>()).prop_map(
+            |(name, id, sidecar, alias, ttl, replace)| Step::Register {
+                name,
+                id,
+                sidecar,
+                alias,
+                ttl,
+                replace
+            }
+        ),
+        n().prop_map(Step::Deregister),
+        (n(), proptest::option::of(n())).prop_map(|(id, service)| Step::Check { id, service }),
+        n().prop_map(Step::DeregisterCheck),
+        (n(), 0..3_u8).prop_map(|(check, status)| Step::Update { check, status }),
+        (proptest::option::of(n()), any::<bool>())
+            .prop_map(|(service, on)| Step::Maintain { service, on }),
+        (n(), n(), any::<bool>()).prop_map(|(node, name, check)| Step::CatalogRegister {
+            node,
+            name,
+            check
+        }),
+        (n(), 0..3_u8).prop_map(|(node, what)| Step::CatalogDeregister { node, what }),
+        (n(), 0..3_u8).prop_map(|(check, status)| Step::Report { check, status }),
+        (0..120_u8).prop_map(Step::Sleep),
+    ]
+}
+
+const STATES: [CheckStatus; 3] =
+    [CheckStatus::Passing, CheckStatus::Warning, CheckStatus::Critical];
+
+fn take(world: &mut World, step: Step) {
+    let now = world.now;
+    let state = &mut world.state;
+    match step {
+        Step::Register { name, id, sidecar, alias, ttl: seconds, replace } => {
+            let mut request = service(&format!("s{name}"));
+            request.id = Some(format!("i{id}"));
+            let after = Some(GoDuration::from_secs(60));
+            let mut check = CheckDefinition { deregister_critical_service_after: after, ..ttl(1) };
+            match alias {
+                Some(alias) => {
+                    check.ttl = None;
+                    check.alias_service = Some(format!("i{alias}"));
+                }
+                None if seconds == 0 => {
+                    check.ttl = None;
+                    check.tcp = Some("127.0.0.1:1".to_owned());
+                    check.interval = Some(GoDuration::from_secs(9));
+                }
+                None => check.ttl = Some(GoDuration::from_secs(u64::from(seconds) * 10)),
+            }
+            request.check = Some(check);
+            let request = if sidecar { with_sidecar(request) } else { request };
+            state.register(request, replace, now).unwrap();
+        }
+        Step::Deregister(id) => state.deregister(&format!("i{id}"), now),
+        Step::Check { id, service } => {
+            let request = json!({
+                "ID": format!("c{id}"), "Name": "c", "TTL": "20s",
+                "ServiceID": service.map(|id| format!("i{id}")),
+            });
+            let _unknown_service =
+                state.register_check(serde_json::from_value(request).unwrap(), now);
+        }
+        Step::DeregisterCheck(id) => state.deregister_check(&format!("c{id}"), now),
+        Step::Update { check, status } => {
+            let id = format!("service:i{check}");
+            let _no_ttl = state.update_ttl(&id, STATES[usize::from(status)], "", now);
+        }
+        Step::Maintain { service: Some(id), on } => {
+            let _unknown = state.service_maintenance(&format!("i{id}"), on.then_some("x"), now);
+        }
+        Step::Maintain { service: None, on } => state.node_maintenance(on.then_some("x"), now),
+        Step::CatalogRegister { node, name, check } => {
+            let mut request = json!({
+                "Node": format!("ext{node}"), "Address": "10.0.0.1",
+                "Service": {"Service": format!("s{name}")},
+            });
+            if check {
+                request["Check"] = json!({"CheckID": "e", "ServiceID": format!("s{name}")});
+            }
+            let request = serde_json::from_value(request).unwrap();
+            state.catalog_register(&request, now).unwrap();
+        }
+        Step::CatalogDeregister { node, what } => {
+            let node = format!("ext{node}");
+            let mut request = CatalogDeregistration { node, ..Default::default() };
+            match what {
+                0 => {}
+                1 => request.service_id = "s1".to_owned(),
+                _ => request.check_id = "e".to_owned(),
+            }
+            state.catalog_deregister(&request, now).unwrap();
+        }
+        Step::Report { check, status } => {
+            let id = format!("service:i{check}");
+            let generation = state.local().checks.get(&id).map_or(0, |check| check.generation);
+            let _none = state.report(&id, generation, STATES[usize::from(status)], "r", now);
+        }
+        Step::Sleep(seconds) => world.sleep(u32::from(seconds) * SECOND),
+    }
+}
+
+/// Everything that is kept twice agrees.
+fn check_invariants(world: &World) {
+    let state = &world.state;
+    let services: usize = state.nodes.values().map(|node| node.services.len()).sum();
+    let checks: usize = state.nodes.values().map(|node| node.checks.len()).sum();
+    assert_eq!(state.counts(), (services, checks));
+    let (mut names, mut connects) = (Instances::new(), Instances::new());
+    for (name, node) in &state.nodes {
+        let mut linked: Vec<&String> = node.own_checks.iter().collect();
+        for (id, service) in &node.services {
+            let key = (name.clone(), id.clone());
+            names.entry(fold(&service.name)).or_default().insert(key.clone());
+            if let Some(of) = service.connects_for() {
+                connects.entry(fold(of)).or_default().insert(key);
+            }
+            assert!(service.checks.iter().all(|check| node.checks[check].service_id == *id));
+            linked.extend(&service.checks);
+        }
+        assert!(node.own_checks.iter().all(|check| node.checks[check].service_id.is_empty()));
+        linked.sort();
+        assert_eq!(linked, node.checks.keys().collect::<Vec<_>>(), "every check has one place");
+    }
+    assert_eq!((&state.by_name, &state.by_connect), (&names, &connects));
+    let local = state.local();
+    let aliases: usize = state.aliases.values().map(BTreeSet::len).sum();
+    let is_alias = |check: &&CheckRecord| matches!(check.kind, CheckKind::Alias { .. });
+    assert_eq!(aliases, local.checks.values().filter(is_alias).count());
+    let expiring = local
+        .checks
+        .values()
+        .filter_map(|check| check.expires.map(|at| (at, Timer::Expire(check.id.clone()))));
+    let reaping = local
+        .checks
+        .values()
+        .filter_map(|check| check.reaped.map(|at| (at, Timer::Reap(check.id.clone()))));
+    assert_eq!(state.timers, expiring.chain(reaping).collect::<BTreeSet<_>>());
+    for check in local.checks.values() {
+        let counts = check.status == CheckStatus::Critical && check.deregister_after.is_some();
+        assert_eq!(check.reaped.is_some(), counts, "{}", check.id);
+    }
+}
+
+fn watched() -> Vec<Topic> {
+    let mut topics = vec![Topic::Nodes, Topic::Services, Topic::Checks];
+    for n in 0..4 {
+        topics.push(Topic::Service(format!("s{n}")));
+        topics.push(Topic::Connect(format!("s{n}")));
+        topics.push(Topic::Node(format!("ext{n}")));
+        topics.push(Topic::NodeChecks(format!("ext{n}")));
+    }
+    topics
+}
+
+/// What each watched query would answer.
+fn answers(state: &State) -> Vec<String> {
+    let text = |value: serde_json::Result<String>| value.unwrap();
+    let view = |topic: &Topic| match topic {
+        Topic::Service(name) => state
+            .instances(name)
+            .map(|(n, r, s)| text(serde_json::to_string(&quiet(state.entry_view(n, r, s)))))
+            .collect(),
+        Topic::Connect(name) => state
+            .connectable(name)
+            .map(|(n, r, s)| text(serde_json::to_string(&quiet(state.entry_view(n, r, s)))))
+            .collect(),
+        Topic::Nodes => state.nodes.keys().cloned().collect::<String>(),
+        Topic::Services => {
+            let services = state.nodes.values().flat_map(|node| node.services.values());
+            services.map(|service| service.name.clone()).collect()
+        }
+        _ => String::new(),
+    };
+    watched().iter().map(view).collect()
+}
+
+/// An entry without what may change unheard.
+fn quiet(mut entry: meshx_consul_api::HealthServiceEntry) -> meshx_consul_api::HealthServiceEntry {
+    for check in &mut entry.checks {
+        check.output.clear();
+        check.modify_index = 0;
+    }
+    entry
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_clients_do(steps in proptest::collection::vec(step(), 1..60)) {
+        let mut world = World::new();
+        let topics = watched();
+        let indexes = |world: &World| -> Vec<u64> {
+            topics.iter().map(|topic| world.index(topic)).collect()
+        };
+        let (mut before, mut said) = (indexes(&world), answers(&world.state));
+        for step in steps {
+            take(&mut world, step);
+            check_invariants(&world);
+            let (after, says) = (indexes(&world), answers(&world.state));
+            for (at, topic) in topics.iter().enumerate() {
+                prop_assert!(after[at] >= before[at], "{topic:?} fell");
+                let is_told = after[at] > before[at];
+                prop_assert!(is_told || said[at] == says[at], "{topic:?} changed unheard");
+            }
+            (before, said) = (after, says);
+        }
+    }
 }

@@ -63,6 +63,8 @@ struct Inner {
     next: AtomicU64,
     live: Mutex<HashMap<u64, Entry>>,
     journal: Journal,
+    /// Cancelled when the sidecar is at its end: cuts what lives, and what comes to live after.
+    all: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -93,8 +95,8 @@ pub(crate) struct NewConnection {
 
 impl Connections {
     pub(crate) fn new(journal: Journal) -> Self {
-        let live = Mutex::new(HashMap::new());
-        Self { inner: Arc::new(Inner { next: AtomicU64::new(1), live, journal }) }
+        let (live, all) = (Mutex::new(HashMap::new()), CancellationToken::new());
+        Self { inner: Arc::new(Inner { next: AtomicU64::new(1), live, journal, all }) }
     }
 
     /// Enters a connection into the table; it leaves when the guard drops. `None`: the table is
@@ -118,7 +120,7 @@ impl Connections {
             sent: 0,
             received: 0,
         };
-        let (progress, cut) = (Arc::new(Progress::default()), CancellationToken::new());
+        let (progress, cut) = (Arc::new(Progress::default()), self.inner.all.child_token());
         let entry = Entry {
             facts,
             since: Instant::now(),
@@ -161,11 +163,17 @@ impl Connections {
         self.inner.journal.add(event);
     }
 
-    /// Cuts every live connection: the end of a drain.
+    /// Cuts every connection, those in the middle of a handshake included: the end of a drain.
+    /// Returns how many lived.
     pub(crate) fn cut_all(&self) -> usize {
-        let live = self.inner.live.lock().unwrap_or_else(PoisonError::into_inner);
-        live.values().for_each(|entry| entry.cut.cancel());
-        live.len()
+        let lived = self.len();
+        self.inner.all.cancel();
+        lived
+    }
+
+    /// Runs a connection from its first byte to its last, or until [`Self::cut_all`].
+    pub(crate) async fn run<T>(&self, connection: impl Future<Output = T>) -> Option<T> {
+        self.inner.all.run_until_cancelled(connection).await
     }
 
     /// The live connections: those that have passed every check.

@@ -9,6 +9,7 @@ use meshx_rt::{Tap as _, net, relay};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -44,6 +45,7 @@ impl Inbound {
         let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
         loop {
             let accepted = tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
@@ -64,7 +66,8 @@ impl Inbound {
             let this = Arc::clone(&this);
             tasks.spawn(async move {
                 let source = &mut None;
-                if let Err(refusal) = this.admit(stream, remote, permit, source).await {
+                let admitted = this.connections.run(this.admit(stream, remote, permit, source));
+                if let Some(Err(refusal)) = admitted.await {
                     this.refuse(remote, source.take(), refusal);
                 }
             });
@@ -81,17 +84,17 @@ impl Inbound {
     ) -> Result<(), (Step, String)> {
         let ours = self.identity.id();
         net::tune(&stream).map_err(|e| (Step::Tls, e.to_string()))?;
-        // Health checks and port scans connect and say nothing: no attempt, so no refusal.
-        if tokio::time::timeout(TLS_LIMIT, stream.peek(&mut [0]))
-            .await
-            .is_ok_and(|peeked| matches!(peeked, Ok(0) | Err(_)))
-        {
+        let deadline = Instant::now() + TLS_LIMIT;
+        let late = |_| (Step::Tls, format!("no TLS handshake within {TLS_LIMIT:?}"));
+        // Health checks and port scans connect and hang up: no attempt, so no refusal.
+        let peeked = timeout_at(deadline, stream.peek(&mut [0])).await.map_err(late)?;
+        if matches!(peeked, Ok(0) | Err(_)) {
             return Ok(());
         }
         let acceptor = TlsAcceptor::from(self.identity.server_config());
-        let mut tls = tokio::time::timeout(TLS_LIMIT, acceptor.accept(stream))
+        let mut tls = timeout_at(deadline, acceptor.accept(stream))
             .await
-            .map_err(|_| (Step::Tls, format!("no TLS handshake within {TLS_LIMIT:?}")))?
+            .map_err(late)?
             .map_err(|e| (Step::Tls, e.to_string()))?;
         let peer = Peer::of(tls.get_ref().1, ours.trust_domain())
             .map_err(|e| (Step::Identity, e.to_string()))?;
@@ -135,8 +138,9 @@ impl Inbound {
         let target = target.ok_or_else(|| {
             (Step::Program, format!("the program of {} does not listen yet", self.service))
         })?;
-        let mut program = net::dial(target, CONNECT_LIMIT)
-            .await
+        let dialled = connection.cut.run_until_cancelled(net::dial(target, CONNECT_LIMIT));
+        let Some(dialled) = dialled.await else { return Ok(()) };
+        let mut program = dialled
             .map_err(|e| (Step::Program, format!("the program at {target} refused: {e}")))?;
         if !hello.is_empty() {
             tap.seen(meshx_rt::Side::A, &hello);

@@ -61,8 +61,8 @@ impl SidecarConfig {
     }
 }
 
-/// A running sidecar. Dropping it stops its listeners; [`Sidecar::drain`] also waits for its
-/// connections.
+/// A running sidecar. Dropping it stops its listeners and cuts its connections at once;
+/// [`Sidecar::drain`] gives them time first.
 #[derive(Debug)]
 pub struct Sidecar {
     config: SidecarConfig,
@@ -143,8 +143,8 @@ impl Sidecar {
         Arc::clone(&self.config.policy.borrow())
     }
 
-    /// Stops accepting, waits up to `limit` for the connections to end, cuts the rest. Returns how
-    /// many had to be cut.
+    /// Stops accepting, waits up to `limit` for the connections to end, cuts the rest and whoever is
+    /// still in a handshake. Returns how many live ones had to be cut.
     pub async fn drain(self, limit: Duration) -> usize {
         self.stop.cancel();
         self.tasks.close();

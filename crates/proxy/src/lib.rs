@@ -37,7 +37,8 @@ pub const TLS_LIMIT: Duration = Duration::from_secs(10);
 /// Time for an Erlang node to send its hello after the connection stands. OTP's own limit for a
 /// whole handshake (`net_setuptime`) is 7 s.
 pub const HELLO_LIMIT: Duration = Duration::from_secs(7);
-/// Time to connect to one instance.
+/// Time to reach one instance, the TLS handshake included, while there is another to try; and to
+/// connect to the program.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// Time to find an instance that answers, over all of them; below OTP's 7 s.
 pub const FIND_LIMIT: Duration = Duration::from_secs(6);

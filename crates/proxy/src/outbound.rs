@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use meshx_core::{Endpoint, IntentionSet, ServiceName};
 use meshx_identity::{Identity, Peer};
-use meshx_rt::{net, relay};
+use meshx_rt::{Ended, net, relay};
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsConnector, rustls};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,6 @@ use crate::connections::NewConnection;
 use crate::tap::ConnectionTap;
 use crate::{
     CONNECT_LIMIT, Connections, Direction, Event, FIND_LIMIT, Journal, Outcome, Protocol, Step,
-    TLS_LIMIT,
 };
 
 /// An instance that refused is passed over for this long, unless there is no other.
@@ -68,6 +68,7 @@ impl Outbound {
     ) {
         loop {
             let accepted = tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
@@ -75,7 +76,8 @@ impl Outbound {
                 Ok((stream, remote)) => {
                     let this = Arc::clone(&self);
                     tasks.spawn(async move {
-                        if let Err((step, detail)) = this.lead(stream, remote).await {
+                        let led = this.connections.run(this.lead(stream, remote)).await;
+                        if let Some(Err((step, detail))) = led {
                             this.refuse(remote, step, detail);
                         }
                     });
@@ -95,9 +97,7 @@ impl Outbound {
         if !verdict.is_allowed() {
             return Err((Step::Policy, verdict.to_string()));
         }
-        let (mut tls, endpoint) = tokio::time::timeout(FIND_LIMIT, self.find())
-            .await
-            .map_err(|_| (Step::Reach, format!("no instance answered within {FIND_LIMIT:?}")))??;
+        let (mut tls, endpoint) = self.find().await?;
         let ours = self.identity.id();
         let peer = Peer::of(tls.get_ref().1, ours.trust_domain())
             .map_err(|e| (Step::Identity, e.to_string()))?;
@@ -125,10 +125,20 @@ impl Outbound {
         if let Some(error) = &ended.error {
             tracing::debug!(%remote, destination = %self.destination, %error, "connection ended");
         }
+        if let Some(alert) = alert(&ended)
+            && connection.progress.received.load(Ordering::Relaxed) == 0
+        {
+            // In TLS 1.3 the one who dials is done before the other side has judged it.
+            let (id, address, source) = (&endpoint.id, endpoint.address, &self.source);
+            let detail = format!(
+                "the sidecar of {id} at {address} refused the certificate of {source}: {alert}"
+            );
+            return Err((Step::Tls, detail));
+        }
         tap.failure(&ended).map_or(Ok(()), Err)
     }
 
-    /// Tries the instances in turn until one finishes the handshake.
+    /// Tries the instances in turn until one finishes the handshake, for up to [`FIND_LIMIT`].
     ///
     /// No byte of the program has been forwarded yet, so the next instance may always be tried.
     async fn find(&self) -> Result<(TlsStream<TcpStream>, Endpoint), (Step, String)> {
@@ -141,9 +151,18 @@ impl Outbound {
                 (Step::Name, format!("no service `{name}` is registered"))
             });
         }
-        let mut last = (Step::Reach, String::new());
+        let deadline = Instant::now() + FIND_LIMIT;
+        let mut last = (Step::Reach, format!("no instance answered within {FIND_LIMIT:?}"));
+        let mut others = view.endpoints.len();
         for endpoint in self.in_turn(view.endpoints) {
-            match self.reach(&endpoint).await {
+            others -= 1;
+            let now = Instant::now();
+            if now >= deadline {
+                break;
+            }
+            // One that says nothing must leave time for the others.
+            let until = if others == 0 { deadline } else { deadline.min(now + CONNECT_LIMIT) };
+            match self.reach(&endpoint, until).await {
                 Ok(stream) => return Ok((stream, endpoint)),
                 Err(failure) => {
                     tracing::debug!(address = %endpoint.address, reason = %failure.1, "ejected");
@@ -170,23 +189,30 @@ impl Outbound {
         ejected.insert(address, Instant::now() + EJECTED);
     }
 
-    async fn reach(&self, endpoint: &Endpoint) -> Result<TlsStream<TcpStream>, (Step, String)> {
+    async fn reach(
+        &self,
+        endpoint: &Endpoint,
+        until: Instant,
+    ) -> Result<TlsStream<TcpStream>, (Step, String)> {
         let address = endpoint.address;
-        let stream = net::dial(address, CONNECT_LIMIT).await.map_err(|e| {
-            (Step::Reach, format!("the sidecar of {} at {address}: {e}", endpoint.id))
-        })?;
+        let said =
+            |e: &dyn std::fmt::Display| format!("the sidecar of {} at {address}: {e}", endpoint.id);
+        let limit = until.saturating_duration_since(Instant::now());
+        let stream = net::dial(address, limit.min(CONNECT_LIMIT))
+            .await
+            .map_err(|e| (Step::Reach, said(&e)))?;
         let config = self
             .identity
             .client_config(&self.destination, &endpoint.datacenter)
             .map_err(|e| (Step::Tls, e.to_string()))?;
         // Required by the library, not sent and not checked: certificates name services.
         let unused = ServerName::from(address.ip());
-        tokio::time::timeout(TLS_LIMIT, TlsConnector::from(config).connect(unused, stream))
+        timeout_at(until, TlsConnector::from(config).connect(unused, stream))
             .await
-            .map_err(|_| (Step::Tls, format!("{address}: no handshake within {TLS_LIMIT:?}")))?
+            .map_err(|_| (Step::Tls, said(&format!("no TLS handshake within {limit:.0?}"))))?
             .map_err(|e| {
                 let (step, reason) = tls_failure(&e);
-                (step, format!("the sidecar of {} at {address}: {reason}", endpoint.id))
+                (step, said(&reason))
             })
     }
 
@@ -201,11 +227,22 @@ impl Outbound {
     }
 }
 
+/// The peer's own word for why it ended the connection, if it gave one.
+fn alert(ended: &Ended) -> Option<String> {
+    match rustls_error(ended.error.as_ref()?) {
+        Some(rustls::Error::AlertReceived(alert)) => Some(format!("{alert:?}")),
+        _ => None,
+    }
+}
+
+fn rustls_error(error: &std::io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
 /// A handshake that failed on the peer's name is about identity; the rest is about TLS.
 fn tls_failure(error: &std::io::Error) -> (Step, String) {
     use rustls::{CertificateError, Error};
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-    match inner {
+    match rustls_error(error) {
         Some(Error::InvalidCertificate(CertificateError::Other(reason))) => {
             (Step::Identity, reason.0.to_string())
         }

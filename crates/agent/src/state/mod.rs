@@ -288,9 +288,12 @@ impl State {
         self.topics.touch(Topic::Checks, index);
         self.topics.touch(Topic::NodeChecks(node.to_owned()), index);
         let Some(entry) = self.nodes.get(node) else { return };
-        let one = entry.services.get(service);
-        let all = entry.services.values().filter(|_| service.is_empty());
-        for record in one.into_iter().chain(all) {
+        // A check of the node is part of every instance on it.
+        let (one, all) = match service {
+            "" => (None, Some(entry.services.values())),
+            id => (entry.services.get(id), None),
+        };
+        for record in one.into_iter().chain(all.into_iter().flatten()) {
             self.topics.touch(Topic::Service(fold(&record.name)), index);
             if let Some(name) = record.connects_for() {
                 self.topics.touch(Topic::Connect(fold(name)), index);

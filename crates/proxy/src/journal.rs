@@ -18,6 +18,8 @@ const KEPT: usize = 256;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Step {
+    /// The control plane does not answer, so nothing is known of the destination.
+    ControlPlane,
     /// No service of that name is registered.
     Name,
     /// The service exists, but no instance is passing.
@@ -50,6 +52,7 @@ impl Step {
     /// The stable error code of a failure at this step.
     pub fn code(self) -> Code {
         Code(match self {
+            Self::ControlPlane => 101,
             Self::Name => 201,
             Self::Health => 202,
             Self::Reach => 203,
@@ -69,6 +72,7 @@ impl Step {
     /// The step as one word, as in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::ControlPlane => "control_plane",
             Self::Name => "name",
             Self::Health => "health",
             Self::Policy => "policy",

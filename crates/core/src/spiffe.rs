@@ -82,6 +82,11 @@ impl SpiffeId {
         &self.namespace
     }
 
+    /// True without a partition and namespace other than the default ones.
+    pub fn has_default_tenancy(&self) -> bool {
+        self.namespace == "default" && self.partition.as_deref().is_none_or(|p| p == "default")
+    }
+
     /// The datacenter that issued the certificate.
     pub fn datacenter(&self) -> &str {
         &self.datacenter

@@ -32,6 +32,9 @@ pub enum IdentityError {
     /// The peer did not present a certificate.
     #[error("the peer presented no certificate")]
     NoPeerCertificate,
+    /// The peer's identity is of another namespace or admin partition than the default.
+    #[error("{0} is of another namespace or partition; this mesh is the default one")]
+    Tenancy(String),
     /// The peer's identity is of another trust domain.
     #[error("the peer belongs to trust domain {found}, this mesh is {wanted}")]
     TrustDomain {
@@ -56,7 +59,7 @@ impl Diagnostic for IdentityError {
             Self::UriCount(_) | Self::Spiffe(_) | Self::NotALeaf => 504,
             Self::Tls(_) => 505,
             Self::NoPeerCertificate => 506,
-            Self::TrustDomain { .. } => 507,
+            Self::TrustDomain { .. } | Self::Tenancy(_) => 507,
         })
     }
 

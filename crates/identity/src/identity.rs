@@ -9,7 +9,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, version};
 
 use crate::verify::ServiceVerifier;
-use crate::{IdentityError, Material, provider};
+use crate::{ALPN, IdentityError, Material, provider};
 
 /// The certificate that a service proves itself with, and the configurations made from it.
 ///
@@ -24,6 +24,7 @@ struct Current {
     material: Material,
     roots: Arc<RootCertStore>,
     server: Arc<ServerConfig>,
+    server_with_alpn: Arc<ServerConfig>,
 }
 
 impl Identity {
@@ -50,8 +51,13 @@ impl Identity {
 
     /// The configuration of an inbound listener: TLS 1.3, a client certificate under our roots is
     /// required. The caller must still ask [`crate::Peer`] who it is.
-    pub fn server_config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.current.load().server)
+    ///
+    /// `alpn` is for a peer that offers [`ALPN`]. Another configuration serves everybody else,
+    /// because a server that knows some protocol refuses clients that offer only others, as
+    /// Consul's sidecar does.
+    pub fn server_config(&self, alpn: bool) -> Arc<ServerConfig> {
+        let current = self.current.load();
+        Arc::clone(if alpn { &current.server_with_alpn } else { &current.server })
     }
 
     /// The configuration for dialling one service: only a server that proves to be this service in
@@ -78,6 +84,7 @@ impl Identity {
             )?;
         // Consul's certificates carry no host name, so there is none to announce; and sessions are
         // remembered by host name, so there is none to resume.
+        config.alpn_protocols = vec![ALPN.to_vec()];
         config.enable_sni = false;
         config.resumption = Resumption::disabled();
         Ok(Arc::new(config))
@@ -96,6 +103,9 @@ impl Current {
             .with_single_cert(material.chain.clone(), material.key.clone_key())?;
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        Ok(Self { material, roots, server: Arc::new(server) })
+        let mut with_alpn = server.clone();
+        with_alpn.alpn_protocols = vec![ALPN.to_vec()];
+        let (server, server_with_alpn) = (Arc::new(server), Arc::new(with_alpn));
+        Ok(Self { material, roots, server, server_with_alpn })
     }
 }

@@ -24,6 +24,9 @@ pub use identity::Identity;
 pub use material::Material;
 pub use peer::Peer;
 
+/// The protocol name (ALPN) by which two of our sidecars know each other.
+pub const ALPN: &[u8] = b"meshx/1";
+
 /// The cryptography of every TLS configuration in the product.
 pub fn provider() -> std::sync::Arc<rustls::crypto::CryptoProvider> {
     static PROVIDER: std::sync::OnceLock<std::sync::Arc<rustls::crypto::CryptoProvider>> =

@@ -36,6 +36,10 @@ impl Peer {
                 found: id.trust_domain().to_string(),
             });
         }
+        if !id.has_default_tenancy() {
+            // Intentions speak of names in the default namespace; another tenant's `web` is not ours.
+            return Err(IdentityError::Tenancy(id.to_string()));
+        }
         let (_, cert) = X509Certificate::from_der(leaf)
             .map_err(|e| IdentityError::malformed("the peer's certificate", e))?;
         let tls_version =

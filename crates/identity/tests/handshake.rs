@@ -37,7 +37,7 @@ fn shake(client: &Identity, wanted: &str, server: &Identity) -> Result<Peer, Str
     let server_name = ServerName::try_from("mesh.invalid").unwrap();
     let config = client.client_config(&name(wanted), "dc1").unwrap();
     let mut client = ClientConnection::new(config, server_name).unwrap();
-    let mut server = ServerConnection::new(server.server_config()).unwrap();
+    let mut server = ServerConnection::new(server.server_config(false)).unwrap();
     let mut wire = Vec::new();
     for _ in 0..8 {
         wire.clear();
@@ -109,7 +109,7 @@ fn an_expired_leaf_is_refused() {
 fn rotation_serves_new_handshakes_and_a_cross_signed_root_is_accepted() {
     let (old, new) = (authority(), authority());
     let (web, db) = (identity(&old, "web"), identity(&old, "db"));
-    let before: Arc<_> = db.server_config();
+    let before: Arc<_> = db.server_config(false);
 
     let id = SpiffeId::new(domain(), "dc1", name("db"));
     let leaf = new.issue(&id, 1, SystemTime::now(), Duration::from_hours(1)).unwrap();
@@ -118,7 +118,7 @@ fn rotation_serves_new_handshakes_and_a_cross_signed_root_is_accepted() {
     let roots = [old.cert_pem(), new.cert_pem()];
     db.rotate(Material::from_pem(&chain, &leaf.key_pem, roots).unwrap()).unwrap();
 
-    assert!(!Arc::ptr_eq(&before, &db.server_config()));
+    assert!(!Arc::ptr_eq(&before, &db.server_config(false)));
     // `web` knows the old root only, `db` shows the new leaf with the cross-signed intermediate.
     shake(&web, "db", &db).unwrap();
 }

@@ -4,22 +4,26 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use meshx_core::{IntentionSet, ServiceName};
-use meshx_identity::{Identity, Peer};
+use meshx_identity::{ALPN, Identity, Peer};
 use meshx_rt::{Tap as _, net, relay};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout_at};
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::rustls::server::Acceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connections::NewConnection;
 use crate::tap::ConnectionTap;
 use crate::{
-    CONNECT_LIMIT, Connections, Direction, Event, Journal, MAX_HANDSHAKES, Outcome, Protocol, Step,
-    TLS_LIMIT, erlang,
+    CONNECT_LIMIT, Connections, Direction, Event, FIRST_BYTE_LIMIT, Journal, MAX_HANDSHAKES,
+    MAX_SILENT, Outcome, Protocol, Step, TLS_LIMIT, erlang, greeting,
 };
+
+/// The step that refused, and why.
+type Refusal = (Step, String);
 
 /// The public listener of one service.
 pub(crate) struct Inbound {
@@ -42,6 +46,7 @@ impl Inbound {
         stop: CancellationToken,
     ) {
         let this = Arc::new(self);
+        let silent = Arc::new(Semaphore::new(MAX_SILENT));
         let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
         loop {
             let accepted = tokio::select! {
@@ -58,15 +63,16 @@ impl Inbound {
                     continue;
                 }
             };
-            let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
-                let detail = format!("{MAX_HANDSHAKES} handshakes are under way");
+            let Ok(place) = Arc::clone(&silent).try_acquire_owned() else {
+                let detail = format!("{MAX_SILENT} connections have not said a byte");
                 this.refuse(remote, None, (Step::Overload, detail));
                 continue;
             };
-            let this = Arc::clone(&this);
+            let (this, handshakes) = (Arc::clone(&this), Arc::clone(&handshakes));
             tasks.spawn(async move {
                 let source = &mut None;
-                let admitted = this.connections.run(this.admit(stream, remote, permit, source));
+                let admitted =
+                    this.connections.run(this.admit(stream, remote, place, handshakes, source));
                 if let Some(Err(refusal)) = admitted.await {
                     this.refuse(remote, source.take(), refusal);
                 }
@@ -79,28 +85,61 @@ impl Inbound {
         &self,
         stream: TcpStream,
         remote: SocketAddr,
-        permit: tokio::sync::OwnedSemaphorePermit,
+        place: OwnedSemaphorePermit,
+        handshakes: Arc<Semaphore>,
         source: &mut Option<ServiceName>,
-    ) -> Result<(), (Step, String)> {
-        let ours = self.identity.id();
+    ) -> Result<(), Refusal> {
         net::tune(&stream).map_err(|e| (Step::Tls, e.to_string()))?;
-        let deadline = Instant::now() + TLS_LIMIT;
-        let late = |_| (Step::Tls, format!("no TLS handshake within {TLS_LIMIT:?}"));
         // Health checks and port scans connect and hang up: no attempt, so no refusal.
-        let peeked = timeout_at(deadline, stream.peek(&mut [0])).await.map_err(late)?;
-        if matches!(peeked, Ok(0) | Err(_)) {
+        let first = tokio::time::timeout(FIRST_BYTE_LIMIT, stream.peek(&mut [0])).await;
+        let silent = |_| (Step::Tls, format!("not a byte within {FIRST_BYTE_LIMIT:?}"));
+        if matches!(first.map_err(silent)?, Ok(0) | Err(_)) {
             return Ok(());
         }
-        let acceptor = TlsAcceptor::from(self.identity.server_config());
-        let mut tls = timeout_at(deadline, acceptor.accept(stream))
-            .await
-            .map_err(late)?
-            .map_err(|e| (Step::Tls, e.to_string()))?;
+        drop(place);
+        let permit = handshakes
+            .try_acquire_owned()
+            .map_err(|_| (Step::Overload, format!("{MAX_HANDSHAKES} handshakes are under way")))?;
+        let mut tls = self.handshake(stream).await?;
+        let ours = self.identity.id();
         let peer = Peer::of(tls.get_ref().1, ours.trust_domain())
             .map_err(|e| (Step::Identity, e.to_string()))?;
-        let from = peer.id.service().clone();
-        *source = Some(from.clone());
+        *source = Some(peer.id.service().clone());
+        let mut greets = greeting::agreed(tls.get_ref().1);
+        let served = self.serve_peer(&mut tls, peer, remote, permit, &mut greets).await;
+        if let Err((step, detail)) = &served
+            && greets
+        {
+            greeting::refuse(&mut tls, *step, detail).await;
+        }
+        served
+    }
 
+    async fn handshake(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, Refusal> {
+        let shake = async {
+            let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+            let ours = {
+                let client = hello.client_hello();
+                client.alpn().is_some_and(|mut names| names.any(|name| name == ALPN))
+            };
+            hello.into_stream(self.identity.server_config(ours)).await
+        };
+        let done = tokio::time::timeout(TLS_LIMIT, shake).await;
+        done.map_err(|_| (Step::Tls, format!("no TLS handshake within {TLS_LIMIT:?}")))?
+            .map_err(|e| (Step::Tls, e.to_string()))
+    }
+
+    /// A peer that has proved who it is: judged, led to the program, and served to its end. `greets`
+    /// while it waits for our first word.
+    async fn serve_peer(
+        &self,
+        tls: &mut TlsStream<TcpStream>,
+        peer: Peer,
+        remote: SocketAddr,
+        permit: OwnedSemaphorePermit,
+        greets: &mut bool,
+    ) -> Result<(), Refusal> {
+        let from = peer.id.service().clone();
         let connection = self
             .connections
             .enter(NewConnection {
@@ -113,23 +152,20 @@ impl Inbound {
             .ok_or_else(|| (Step::Overload, "too many connections".to_owned()))?;
         let verdict = self.policy.borrow().judge(&from, &self.service);
         if !verdict.is_allowed() {
-            shut(&mut tls).await;
+            if !*greets {
+                shut(tls).await;
+            }
             return Err((Step::Policy, verdict.to_string()));
         }
-
-        let mut tap = ConnectionTap::new(
-            Arc::clone(&connection.progress),
-            self.protocol,
-            self.service.as_str(),
-        );
         let hello = match self.protocol {
             Protocol::Tcp => Vec::new(),
             Protocol::Erlang => {
-                let cut = connection.cut.clone();
-                tokio::select! {
-                    () = cut.cancelled() => return Ok(()),
-                    hello = erlang::read_hello(&mut tls, &from) => hello?,
-                }
+                // The hello decides whether the VM may be dialled, so the word comes before it.
+                self.go_on(tls, greets).await?;
+                let hello =
+                    connection.cut.run_until_cancelled(erlang::read_hello(tls, &from)).await;
+                let Some(hello) = hello else { return Ok(()) };
+                hello?
             }
         };
         drop(permit);
@@ -142,6 +178,9 @@ impl Inbound {
         let Some(dialled) = dialled.await else { return Ok(()) };
         let mut program = dialled
             .map_err(|e| (Step::Program, format!("the program at {target} refused: {e}")))?;
+        self.go_on(tls, greets).await?;
+        let progress = Arc::clone(&connection.progress);
+        let mut tap = ConnectionTap::new(progress, self.protocol, self.service.as_str());
         if !hello.is_empty() {
             tap.seen(meshx_rt::Side::A, &hello);
             program.write_all(&hello).await.map_err(|e| (Step::Program, e.to_string()))?;
@@ -149,7 +188,7 @@ impl Inbound {
         connection.opened();
         let ended = tokio::select! {
             () = connection.cut.cancelled() => return Ok(()),
-            ended = relay(&mut tls, &mut program, &mut tap) => ended,
+            ended = relay(tls, &mut program, &mut tap) => ended,
         };
         if let Some(error) = &ended.error {
             tracing::debug!(source = %from, destination = %self.service, %error, "connection ended");
@@ -157,7 +196,19 @@ impl Inbound {
         tap.failure(&ended).map_or(Ok(()), Err)
     }
 
-    fn refuse(&self, remote: SocketAddr, source: Option<ServiceName>, refusal: (Step, String)) {
+    /// Says the first word to a peer that waits for it.
+    async fn go_on(
+        &self,
+        tls: &mut TlsStream<TcpStream>,
+        greets: &mut bool,
+    ) -> Result<(), Refusal> {
+        if std::mem::take(greets) {
+            greeting::go_on(tls).await.map_err(|e| (Step::Tls, e.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, remote: SocketAddr, source: Option<ServiceName>, refusal: Refusal) {
         let (step, detail) = refusal;
         self.journal.add(Event::now(
             Direction::Inbound,

@@ -69,6 +69,27 @@ impl Step {
         })
     }
 
+    /// The step of a word that [`as_str`](Self::as_str) gives.
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        let all = [
+            Self::ControlPlane,
+            Self::Name,
+            Self::Health,
+            Self::Policy,
+            Self::Reach,
+            Self::Tls,
+            Self::Identity,
+            Self::Hello,
+            Self::NodeName,
+            Self::NameForm,
+            Self::Cookie,
+            Self::Handshake,
+            Self::Program,
+            Self::Overload,
+        ];
+        all.into_iter().find(|step| step.as_str() == word)
+    }
+
     /// The step as one word, as in JSON.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -19,6 +19,7 @@
 
 mod connections;
 mod erlang;
+mod greeting;
 mod inbound;
 mod journal;
 mod outbound;
@@ -34,6 +35,8 @@ use std::time::Duration;
 
 /// Time for a peer to finish the TLS handshake.
 pub const TLS_LIMIT: Duration = Duration::from_secs(10);
+/// Time for a peer to say its first byte: it has nothing to wait for.
+pub const FIRST_BYTE_LIMIT: Duration = Duration::from_secs(2);
 /// Time for an Erlang node to send its hello after the connection stands. OTP's own limit for a
 /// whole handshake (`net_setuptime`) is 7 s.
 pub const HELLO_LIMIT: Duration = Duration::from_secs(7);
@@ -44,5 +47,8 @@ pub const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 pub const FIND_LIMIT: Duration = Duration::from_secs(6);
 /// Handshakes under way at one inbound listener; more are refused at once.
 pub const MAX_HANDSHAKES: usize = 512;
+/// Connections to one inbound listener that have not said a byte; more are refused at once. They do
+/// not take the places of those who do.
+pub const MAX_SILENT: usize = 4_096;
 /// Connections of one sidecar, both directions together; more are refused at once.
 pub const MAX_CONNECTIONS: usize = 16_384;

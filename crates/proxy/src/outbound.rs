@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connections::NewConnection;
+use crate::greeting::{self, Answer};
 use crate::tap::ConnectionTap;
 use crate::{
     CONNECT_LIMIT, Connections, Direction, Event, FIND_LIMIT, Journal, Outcome, Protocol, Step,
@@ -138,7 +139,7 @@ impl Outbound {
         tap.failure(&ended).map_or(Ok(()), Err)
     }
 
-    /// Tries the instances in turn until one finishes the handshake, for up to [`FIND_LIMIT`].
+    /// Tries the instances in turn until one admits us, for up to [`FIND_LIMIT`].
     ///
     /// No byte of the program has been forwarded yet, so the next instance may always be tried.
     async fn find(&self) -> Result<(TlsStream<TcpStream>, Endpoint), (Step, String)> {
@@ -164,6 +165,8 @@ impl Outbound {
             let until = if others == 0 { deadline } else { deadline.min(now + CONNECT_LIMIT) };
             match self.reach(&endpoint, until).await {
                 Ok(stream) => return Ok((stream, endpoint)),
+                // Every instance would say the same.
+                Err(failure) if failure.0 == Step::Policy => return Err(failure),
                 Err(failure) => {
                     tracing::debug!(address = %endpoint.address, reason = %failure.1, "ejected");
                     self.eject(endpoint.address);
@@ -207,13 +210,29 @@ impl Outbound {
             .map_err(|e| (Step::Tls, e.to_string()))?;
         // Required by the library, not sent and not checked: certificates name services.
         let unused = ServerName::from(address.ip());
-        timeout_at(until, TlsConnector::from(config).connect(unused, stream))
+        let mut tls = timeout_at(until, TlsConnector::from(config).connect(unused, stream))
             .await
             .map_err(|_| (Step::Tls, said(&format!("no TLS handshake within {limit:.0?}"))))?
             .map_err(|e| {
                 let (step, reason) = tls_failure(&e);
                 (step, said(&reason))
-            })
+            })?;
+        if greeting::agreed(tls.get_ref().1) {
+            let answer = timeout_at(until, greeting::read(&mut tls))
+                .await
+                .map_err(|_| (Step::Handshake, said(&format!("no word within {limit:.0?}"))))?;
+            match answer {
+                Ok(Answer::GoOn) => {}
+                Ok(Answer::Refused(step, detail)) => return Err((step, said(&detail))),
+                Err(error) => {
+                    // In TLS 1.3 the one who dials is done before the other side has judged it.
+                    let (step, reason) = tls_failure(&error);
+                    let detail = format!("it refused the certificate of {}: {reason}", self.source);
+                    return Err((step, said(&detail)));
+                }
+            }
+        }
+        Ok(tls)
     }
 
     fn refuse(&self, remote: SocketAddr, step: Step, detail: String) {

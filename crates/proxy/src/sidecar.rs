@@ -69,6 +69,8 @@ pub struct Sidecar {
     connections: Connections,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// Ends the public listener alone.
+    closed: CancellationToken,
 }
 
 impl Sidecar {
@@ -85,9 +87,10 @@ impl Sidecar {
             connections: connections.clone(),
             journal: config.journal.clone(),
         };
-        tokio::spawn(inbound.serve(public, tasks.clone(), stop.clone()));
+        let closed = stop.child_token();
+        tokio::spawn(inbound.serve(public, tasks.clone(), closed.clone()));
         tokio::spawn(follow(config.policy.clone(), connections.clone(), stop.clone()));
-        Self { config, connections, tasks, stop }
+        Self { config, connections, tasks, stop, closed }
     }
 
     /// Opens an upstream: connections to `listeners` lead to `destination`.
@@ -143,9 +146,14 @@ impl Sidecar {
         Arc::clone(&self.config.policy.borrow())
     }
 
+    /// Stops accepting peers. Connections that live, and upstreams, go on.
+    pub fn close(&self) {
+        self.closed.cancel();
+    }
+
     /// Stops accepting, waits up to `limit` for the connections to end, cuts the rest and whoever is
     /// still in a handshake. Returns how many live ones had to be cut.
-    pub async fn drain(self, limit: Duration) -> usize {
+    pub async fn drain(&self, limit: Duration) -> usize {
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(limit, self.tasks.wait()).await.is_ok() {

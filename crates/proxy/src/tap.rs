@@ -50,11 +50,15 @@ fn role(side: Side) -> Role {
     }
 }
 
-/// The step that failed; `None` where the handshake succeeded, or lost to the attempt of the other
+/// The step that failed; `None` where the handshake succeeded, or gave way to the attempt of the other
 /// side at the same moment, which is no failure.
 fn step(outcome: &HandshakeOutcome) -> Option<Step> {
     match &outcome.verdict {
-        Verdict::Up | Verdict::Unconfirmed | Verdict::Nok => None,
+        // Of two nodes that dial each other at once, one hangs up before or after its hello.
+        Verdict::Up
+        | Verdict::Unconfirmed
+        | Verdict::Nok
+        | Verdict::NoHello { closed_by: Role::Initiator } => None,
         Verdict::Cookie => Some(Step::Cookie),
         Verdict::NameMismatch { .. } => Some(Step::NodeName),
         Verdict::NoHello { .. } | Verdict::Malformed { .. } => Some(Step::Hello),

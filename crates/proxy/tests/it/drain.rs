@@ -20,7 +20,7 @@ async fn waits_for_the_living_and_accepts_nobody_new() {
     let mut live = dial(door.local).await;
     talk(&mut live, b"hello").await;
 
-    let draining = tokio::spawn(db.sidecar.drain(Duration::from_secs(30)));
+    let draining = tokio::spawn(async move { db.sidecar.drain(Duration::from_secs(30)).await });
     tokio::time::sleep(Duration::from_millis(100)).await;
     let refused = meshx_rt::net::dial(db.public, SOON).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
@@ -63,7 +63,7 @@ async fn the_calling_side_drains_as_well() {
     let door = web.open("db", Protocol::Tcp, &[db.public]);
     let mut live = dial(door.local).await;
     talk(&mut live, b"hello").await;
-    let draining = tokio::spawn(web.sidecar.drain(Duration::from_secs(30)));
+    let draining = tokio::spawn(async move { web.sidecar.drain(Duration::from_secs(30)).await });
     tokio::time::sleep(Duration::from_millis(100)).await;
     let refused = meshx_rt::net::dial(door.local, SOON).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);

@@ -42,7 +42,10 @@ async fn too_many_half_open_clients_are_shed_and_forgotten() {
     talk(&mut live, b"hello").await;
     let mut idle = Vec::new();
     for _ in 0..MAX_HANDSHAKES + 20 {
-        idle.push(dial(db.public).await);
+        let mut stream = dial(db.public).await;
+        // The silent do not take the places of handshakes; these have begun one.
+        stream.write_all(b"\x16").await.unwrap();
+        idle.push(stream);
     }
     eventually("the surplus is shed", || db.refused(Step::Overload) == 20).await;
     talk(&mut live, b"undisturbed").await;
@@ -56,6 +59,22 @@ async fn too_many_half_open_clients_are_shed_and_forgotten() {
         }
     }
     panic!("the places are not free again");
+}
+
+/// However many strangers connect and say nothing, a peer is served at once.
+#[tokio::test]
+async fn the_silent_do_not_keep_a_peer_out() {
+    let mesh = Mesh::new();
+    let program = Program::echo();
+    let db = mesh.station("db", Protocol::Tcp, program.address);
+    let web = mesh.caller("web", Protocol::Tcp);
+    let door = web.open("db", Protocol::Tcp, &[db.public]);
+    let mut idle = Vec::new();
+    for _ in 0..MAX_HANDSHAKES * 2 {
+        idle.push(dial(db.public).await);
+    }
+    talk(&mut dial(door.local).await, b"welcome").await;
+    assert_eq!(db.refused(Step::Overload), 0);
 }
 
 /// The writer is stopped soon after the reader stops; nothing is lost, nobody else waits.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meshx_proxy::{Outcome, Protocol, Step, TLS_LIMIT};
+use meshx_proxy::{FIRST_BYTE_LIMIT, Outcome, Protocol, Step, TLS_LIMIT};
 use rcgen::{BasicConstraints, IsCa, KeyUsagePurpose};
 use time::OffsetDateTime;
 use tokio::io::AsyncWriteExt;
@@ -82,16 +82,20 @@ async fn who_connects_and_says_nothing_is_no_attempt() {
 
 #[tokio::test]
 async fn who_is_silent_or_slow_is_cut_off_in_time() {
-    for said in [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01\x00"] {
+    for (said, limit, word) in [
+        (&b""[..], FIRST_BYTE_LIMIT, "not a byte within 2s"),
+        (b"\x16", TLS_LIMIT, "within 10s"),
+        (b"\x16\x03\x01\x02\x00\x01\x00", TLS_LIMIT, "within 10s"),
+    ] {
         let scene = Scene::new();
         let mut stream = dial(scene.db.public).await;
         stream.write_all(said).await.unwrap();
-        skip(TLS_LIMIT.checked_sub(Duration::from_secs(1)).unwrap()).await;
+        skip(limit.checked_sub(Duration::from_secs(1)).unwrap()).await;
         assert!(crate::support::is_quiet(&stream).await, "{said:?}: too early");
         skip(Duration::from_secs(1)).await;
         end_of(&mut stream).await;
         let detail = scene.refused_once("silence", Step::Tls).await;
-        assert!(detail.contains("10s"), "{detail}");
+        assert!(detail.contains(word), "{detail}");
     }
 }
 

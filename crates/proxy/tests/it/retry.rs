@@ -266,3 +266,25 @@ async fn nothing_is_tried_again_after_the_handshake() {
     assert_eq!(end_of(&mut stream).await, b"");
     assert_eq!((heard.load(Ordering::SeqCst), scene.program.accepted()), (12, 0));
 }
+
+/// An instance whose program does not answer refuses before a byte is forwarded, so every call goes
+/// to the others, and the dialling side is told why.
+#[tokio::test]
+async fn a_program_that_is_down_costs_no_call() {
+    let scene = Scene::new();
+    let down = scene.mesh.station("db", Protocol::Tcp, nobody());
+    let door = scene.web.open("db", Protocol::Tcp, &[down.public, scene.db.public]);
+    for _ in 0..20 {
+        talk(&mut dial(door.local).await, b"no call is lost").await;
+    }
+    assert!(down.refused(Step::Program) > 0, "it was tried");
+
+    let only = scene.web.open("db", Protocol::Tcp, &[down.public]);
+    end_of(&mut dial(only.local).await).await;
+    let events = scene.web.journal.events();
+    let told = events.iter().any(|event| {
+        matches!(&event.outcome, Outcome::Refused { step: Step::Program, detail }
+            if detail.contains("the program at"))
+    });
+    assert!(told, "{events:?}");
+}

@@ -13,7 +13,8 @@ use crate::step;
 /// Folder below `crates/`, floor, folders of the same floor that it may use all the same.
 const FLOORS: &[(&str, u8, &[&str])] = &[
     ("core", 0, &[]),
-    ("etf", 0, &[]),
+    ("etf", 0, &["etf-derive"]),
+    ("etf-derive", 0, &[]),
     ("dist", 0, &["etf"]),
     ("consul-api", 0, &["core"]),
     ("rt", 1, &[]),

@@ -1,0 +1,540 @@
+//! One token of a term after the other; everything that is checked is checked here.
+
+use super::{DecodeError, Known};
+use crate::wire::{Reader, size};
+use crate::{Atom, Reference, bigint, tag};
+
+/// An atom of the input.
+#[derive(Debug, Clone, Copy)]
+pub enum AtomRef<'a> {
+    /// Its text is in the input.
+    Text(&'a str),
+    /// Legacy Latin-1 with characters above 127.
+    Latin1(&'a [u8]),
+    /// Its text was in the message's header.
+    Cached(&'a Atom),
+}
+
+/// A process identifier of the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PidRef<'a> {
+    /// Its node's name.
+    pub node: AtomRef<'a>,
+    /// See [`crate::Pid::id`].
+    pub id: u32,
+    /// See [`crate::Pid::serial`].
+    pub serial: u32,
+    /// See [`crate::Node::creation`].
+    pub creation: u32,
+}
+
+/// A port identifier of the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortRef<'a> {
+    /// Its node's name.
+    pub node: AtomRef<'a>,
+    /// See [`crate::Port::id`].
+    pub id: u64,
+    /// See [`crate::Node::creation`].
+    pub creation: u32,
+}
+
+/// A reference of the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReferenceRef<'a> {
+    /// Its node's name.
+    pub node: AtomRef<'a>,
+    /// See [`crate::Node::creation`].
+    pub creation: u32,
+    pub(crate) words: [u32; Reference::MAX],
+    pub(crate) len: u8,
+}
+
+/// The head of a fun of the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FunRef<'a> {
+    /// See [`crate::Fun::arity`].
+    pub arity: u8,
+    /// See [`crate::Fun::uniq`].
+    pub uniq: &'a [u8; 16],
+    /// See [`crate::Fun::index`].
+    pub index: u32,
+    /// See [`crate::Fun::module`].
+    pub module: AtomRef<'a>,
+    /// See [`crate::Fun::old_index`].
+    pub old_index: i32,
+    /// See [`crate::Fun::old_uniq`].
+    pub old_uniq: i32,
+    /// See [`crate::Fun::pid`].
+    pub pid: PidRef<'a>,
+    pub(crate) free: usize,
+}
+
+/// The head of a native record of the input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordRef<'a> {
+    /// See [`crate::Record::exported`].
+    pub exported: bool,
+    /// See [`crate::Record::module`].
+    pub module: AtomRef<'a>,
+    /// See [`crate::Record::name`].
+    pub name: AtomRef<'a>,
+    /// The names of its fields.
+    pub fields: Vec<AtomRef<'a>>,
+}
+
+/// A term, or the head of one whose parts follow as tokens.
+#[derive(Debug, Clone)]
+pub(crate) enum Token<'a> {
+    Integer(i64),
+    /// Does not fit an `i64`.
+    Big {
+        negative: bool,
+        magnitude: &'a [u8],
+    },
+    Float(f64),
+    Atom(AtomRef<'a>),
+    Binary(&'a [u8]),
+    /// The last number is 1 to 7.
+    Bits(&'a [u8], u8),
+    Tuple(usize),
+    /// So many elements, and then a tail.
+    List(usize),
+    Nil,
+    /// A list of small integers.
+    String(&'a [u8]),
+    Map(usize),
+    Pid(PidRef<'a>),
+    Port(PortRef<'a>),
+    Reference(Box<ReferenceRef<'a>>),
+    /// The values of its free variables follow.
+    Fun(Box<FunRef<'a>>),
+    /// Module, function, arity.
+    Export(Box<(AtomRef<'a>, AtomRef<'a>, u32)>),
+    /// The values of its fields follow.
+    Record(Box<RecordRef<'a>>),
+}
+
+/// Reads tokens.
+#[derive(Clone, Copy)]
+pub(crate) struct Cursor<'a> {
+    reader: Reader<'a>,
+    /// Terms that the containers read so far still owe. Each takes a byte at least, so a container
+    /// may be believed when its parts and these fit what is left: then all memory ever reserved is
+    /// in proportion to the input.
+    promised: usize,
+    depth: usize,
+    depth_limit: usize,
+    known: Option<&'a dyn Known>,
+    atoms: &'a [Atom],
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) fn new(
+        body: &'a [u8],
+        depth_limit: usize,
+        known: Option<&'a dyn Known>,
+        atoms: &'a [Atom],
+    ) -> Self {
+        Self { reader: Reader::new(body), promised: 1, depth: 0, depth_limit, known, atoms }
+    }
+
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.reader.rest()
+    }
+
+    /// That nothing is left.
+    pub(crate) fn end(&self) -> Result<(), DecodeError> {
+        match self.reader.rest().len() {
+            0 => Ok(()),
+            left => Err(DecodeError::Trailing { left }),
+        }
+    }
+
+    /// Into a container; every `enter` has its `leave`, unless there is an error.
+    #[inline]
+    pub(crate) fn enter(&mut self) -> Result<(), DecodeError> {
+        self.depth = self.depth.saturating_add(1);
+        if self.depth > self.depth_limit {
+            return Err(DecodeError::Depth { limit: self.depth_limit });
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn leave(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
+    }
+
+    /// The tag of the next token.
+    #[inline]
+    pub(crate) fn peek(&self) -> Option<u8> {
+        self.reader.rest().first().copied()
+    }
+
+    #[inline]
+    pub(crate) fn token(&mut self) -> Result<Token<'a>, DecodeError> {
+        self.promised = self.promised.saturating_sub(1);
+        let tag = self.reader.u8().ok_or(DecodeError::Truncated)?;
+        Ok(match tag {
+            tag::SMALL_INTEGER => Token::Integer(self.u8()?.into()),
+            tag::INTEGER => Token::Integer(self.u32()?.cast_signed().into()),
+            tag::SMALL_ATOM_UTF8
+            | tag::ATOM_UTF8
+            | tag::SMALL_ATOM
+            | tag::ATOM
+            | tag::ATOM_CACHE_REF => Token::Atom(self.atom_of(tag)?),
+            tag::BINARY => {
+                let len = self.count()?;
+                Token::Binary(self.take(len)?)
+            }
+            tag::SMALL_TUPLE => Token::Tuple(self.u8().map(usize::from).and_then(|n| self.owe(n))?),
+            tag::NIL => Token::Nil,
+            tag::LIST => {
+                let count = self.count()?;
+                self.owe(count.saturating_add(1))?;
+                Token::List(count)
+            }
+            tag::STRING => {
+                let len = self.reader.u16().ok_or(DecodeError::Truncated)?;
+                match self.take(len.into())? {
+                    [] => Token::Nil,
+                    characters => Token::String(characters),
+                }
+            }
+            tag::MAP => {
+                let count = self.count()?;
+                self.owe(count.saturating_mul(2))?;
+                Token::Map(count)
+            }
+            tag::NEW_FLOAT => Token::Float(self.float()?),
+            _ => self.rare(tag)?,
+        })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn rare_tag(tag: u8) -> DecodeError {
+        if tag == tag::COMPRESSED { DecodeError::CompressedHere } else { DecodeError::Tag { tag } }
+    }
+
+    #[inline(never)]
+    fn rare(&mut self, tag: u8) -> Result<Token<'a>, DecodeError> {
+        Ok(match tag {
+            tag::LARGE_TUPLE => Token::Tuple(self.count().and_then(|n| self.owe(n))?),
+            tag::SMALL_BIG => {
+                let len = self.u8()?;
+                self.big(len.into())?
+            }
+            tag::LARGE_BIG => {
+                let len = self.count()?;
+                self.big(len)?
+            }
+            tag::FLOAT => Token::Float(text_float(self.take(31)?)?),
+            tag::BIT_BINARY => self.bits()?,
+            tag::NEW_PID | tag::PID => Token::Pid(self.pid(tag)?),
+            tag::V4_PORT | tag::NEW_PORT | tag::PORT => Token::Port(self.port(tag)?),
+            tag::NEWER_REFERENCE | tag::NEW_REFERENCE | tag::REFERENCE => {
+                Token::Reference(Box::new(self.reference(tag)?))
+            }
+            tag::NEW_FUN => Token::Fun(Box::new(self.fun()?)),
+            tag::EXPORT => self.export()?,
+            tag::RECORD => Token::Record(Box::new(self.record()?)),
+            _ => return Err(Self::rare_tag(tag)),
+        })
+    }
+
+    /// Reads over a term.
+    pub(crate) fn skip(&mut self) -> Result<(), DecodeError> {
+        let parts = match self.token()? {
+            Token::Tuple(count) => count,
+            Token::List(count) => count.saturating_add(1),
+            Token::Map(count) => count.saturating_mul(2),
+            Token::Fun(fun) => fun.free,
+            Token::Record(record) => record.fields.len(),
+            _ => return Ok(()),
+        };
+        self.enter()?;
+        for _ in 0..parts {
+            self.skip()?;
+        }
+        self.leave();
+        Ok(())
+    }
+
+    #[inline]
+    fn owe(&mut self, count: usize) -> Result<usize, DecodeError> {
+        self.promised = self.promised.saturating_add(count);
+        if self.promised > self.reader.rest().len() {
+            return Err(DecodeError::Truncated);
+        }
+        Ok(count)
+    }
+
+    #[inline]
+    fn u8(&mut self) -> Result<u8, DecodeError> {
+        self.reader.u8().ok_or(DecodeError::Truncated)
+    }
+
+    #[inline]
+    fn u32(&mut self) -> Result<u32, DecodeError> {
+        self.reader.u32().ok_or(DecodeError::Truncated)
+    }
+
+    #[inline]
+    fn count(&mut self) -> Result<usize, DecodeError> {
+        self.u32().map(size)
+    }
+
+    #[inline]
+    fn take(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
+        self.reader.take(len).ok_or(DecodeError::Truncated)
+    }
+
+    #[inline]
+    fn float(&mut self) -> Result<f64, DecodeError> {
+        let value = f64::from_bits(self.reader.u64().ok_or(DecodeError::Truncated)?);
+        if value.is_finite() { Ok(value) } else { Err(DecodeError::Float) }
+    }
+
+    fn big(&mut self, len: usize) -> Result<Token<'a>, DecodeError> {
+        let negative = self.u8()? != 0;
+        let magnitude = self.take(len)?;
+        Ok(match bigint::small(negative, magnitude) {
+            Some(value) => Token::Integer(value),
+            None => Token::Big { negative, magnitude },
+        })
+    }
+
+    fn bits(&mut self) -> Result<Token<'a>, DecodeError> {
+        let len = self.count()?;
+        let bits = self.u8()?;
+        let bytes = self.take(len)?;
+        match (bits, bytes.is_empty()) {
+            (8, false) | (0, true) => Ok(Token::Binary(bytes)),
+            (1..=7, false) => Ok(Token::Bits(bytes, bits)),
+            _ => Err(DecodeError::Bits { bits }),
+        }
+    }
+
+    fn atom(&mut self) -> Result<AtomRef<'a>, DecodeError> {
+        let tag = self.u8()?;
+        self.atom_of(tag)
+    }
+
+    #[inline]
+    fn atom_of(&mut self, tag: u8) -> Result<AtomRef<'a>, DecodeError> {
+        let short = |len: Option<u8>| len.map(usize::from).ok_or(DecodeError::Truncated);
+        let long = |len: Option<u16>| len.map(usize::from).ok_or(DecodeError::Truncated);
+        let atom = match tag {
+            tag::SMALL_ATOM_UTF8 => {
+                let len = short(self.reader.u8())?;
+                utf8(self.take(len)?)?
+            }
+            tag::ATOM_UTF8 => {
+                let len = long(self.reader.u16())?;
+                utf8(self.take(len)?)?
+            }
+            tag::SMALL_ATOM => {
+                let len = short(self.reader.u8())?;
+                latin1(self.take(len)?)?
+            }
+            tag::ATOM => {
+                let len = long(self.reader.u16())?;
+                latin1(self.take(len)?)?
+            }
+            tag::ATOM_CACHE_REF => {
+                let index = self.u8()?;
+                let atom = self.atoms.get(usize::from(index));
+                AtomRef::Cached(atom.ok_or(DecodeError::AtomReference { index })?)
+            }
+            _ => return Err(Self::rare_tag(tag)),
+        };
+        if let Some(known) = self.known
+            && !atom.with(|text| known.atom(text))
+        {
+            return Err(DecodeError::Unknown);
+        }
+        Ok(atom)
+    }
+
+    fn pid(&mut self, tag: u8) -> Result<PidRef<'a>, DecodeError> {
+        let (node, id, serial) = (self.atom()?, self.u32()?, self.u32()?);
+        let creation = if tag == tag::NEW_PID { self.u32()? } else { self.old_creation()? };
+        Ok(PidRef { node, id, serial, creation })
+    }
+
+    fn port(&mut self, tag: u8) -> Result<PortRef<'a>, DecodeError> {
+        let node = self.atom()?;
+        let id = match tag {
+            tag::V4_PORT => self.reader.u64().ok_or(DecodeError::Truncated)?,
+            _ => self.u32()?.into(),
+        };
+        let creation = if tag == tag::PORT { self.old_creation()? } else { self.u32()? };
+        Ok(PortRef { node, id, creation })
+    }
+
+    fn reference(&mut self, tag: u8) -> Result<ReferenceRef<'a>, DecodeError> {
+        let malformed = DecodeError::Malformed { what: "reference" };
+        if tag == tag::REFERENCE {
+            let (node, id) = (self.atom()?, self.u32()?);
+            let creation = self.old_creation()?;
+            return Ok(ReferenceRef { node, creation, words: [id, 0, 0, 0, 0], len: 1 });
+        }
+        let len = self.reader.u16().ok_or(DecodeError::Truncated)?;
+        let node = self.atom()?;
+        let creation = match tag {
+            tag::NEWER_REFERENCE => self.u32()?,
+            _ if len == 0 => return Err(malformed),
+            _ => self.old_creation()?,
+        };
+        let mut words = [0; Reference::MAX];
+        for word in words.get_mut(..usize::from(len)).ok_or(malformed)? {
+            *word = self.u32()?;
+        }
+        Ok(ReferenceRef { node, creation, words, len: u8::try_from(len).unwrap_or_default() })
+    }
+
+    /// One byte, of which two bits count.
+    fn old_creation(&mut self) -> Result<u32, DecodeError> {
+        Ok(u32::from(self.u8()?) & 3)
+    }
+
+    fn fun(&mut self) -> Result<FunRef<'a>, DecodeError> {
+        const MOST_FREE: usize = 255;
+        let malformed = DecodeError::Malformed { what: "fun" };
+        self.u32()?; // its size, which the VM does not look at either
+        let arity = self.u8()?;
+        let uniq = self.take(16)?.first_chunk().ok_or(DecodeError::Truncated)?;
+        let index = self.u32()?;
+        let free = self.count()?;
+        if free > MOST_FREE {
+            return Err(malformed);
+        }
+        let module = self.atom()?;
+        let (old_index, old_uniq) = (self.small(&malformed)?, self.small(&malformed)?);
+        let pid = match self.u8()? {
+            tag @ (tag::NEW_PID | tag::PID) => self.pid(tag)?,
+            _ => return Err(malformed),
+        };
+        self.owe(free)?;
+        Ok(FunRef { arity, uniq, index, module, old_index, old_uniq, pid, free })
+    }
+
+    /// A small integer inside of another token.
+    fn small(&mut self, otherwise: &DecodeError) -> Result<i32, DecodeError> {
+        match self.u8()? {
+            tag::SMALL_INTEGER => Ok(self.u8()?.into()),
+            tag::INTEGER => Ok(self.u32()?.cast_signed()),
+            _ => Err(otherwise.clone()),
+        }
+    }
+
+    fn export(&mut self) -> Result<Token<'a>, DecodeError> {
+        let malformed = DecodeError::Malformed { what: "export" };
+        let (module, function) = (self.atom()?, self.atom()?);
+        let arity = self.small(&malformed)?;
+        let arity = u32::try_from(arity).map_err(|_| malformed)?;
+        if let Some(known) = self.known
+            && !module.with(|m| function.with(|f| known.export(m, f, arity)))
+        {
+            return Err(DecodeError::Unknown);
+        }
+        Ok(Token::Export(Box::new((module, function, arity))))
+    }
+
+    fn record(&mut self) -> Result<RecordRef<'a>, DecodeError> {
+        let count = self.count()?;
+        let exported = match self.u8()? {
+            0 => false,
+            1 => true,
+            _ => return Err(DecodeError::Malformed { what: "record" }),
+        };
+        let (module, name) = (self.atom()?, self.atom()?);
+        // A name takes two bytes at least and a value one.
+        self.owe(count.saturating_mul(3))?;
+        let fields = (0..count).map(|_| self.atom()).collect::<Result<_, _>>()?;
+        self.promised = self.promised.saturating_sub(count.saturating_mul(2));
+        Ok(RecordRef { exported, module, name, fields })
+    }
+}
+
+#[inline]
+fn utf8(bytes: &[u8]) -> Result<AtomRef<'_>, DecodeError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::Atom)?;
+    if text.len() > Atom::MAX && text.chars().count() > Atom::MAX {
+        return Err(DecodeError::Atom);
+    }
+    Ok(AtomRef::Text(text))
+}
+
+fn latin1(bytes: &[u8]) -> Result<AtomRef<'_>, DecodeError> {
+    if bytes.len() > Atom::MAX {
+        return Err(DecodeError::Atom);
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) if text.is_ascii() => Ok(AtomRef::Text(text)),
+        _ => Ok(AtomRef::Latin1(bytes)),
+    }
+}
+
+/// `%.20e` of C, filled up with zeros.
+fn text_float(field: &[u8]) -> Result<f64, DecodeError> {
+    let text = field.split(|&byte| byte == 0).next().unwrap_or_default();
+    let text = std::str::from_utf8(text).map_err(|_| DecodeError::Float)?;
+    // `inf` and `nan` are floats to Rust.
+    if !text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte)) {
+        return Err(DecodeError::Float);
+    }
+    let value: f64 = text.parse().map_err(|_| DecodeError::Float)?;
+    if value.is_finite() { Ok(value) } else { Err(DecodeError::Float) }
+}
+
+impl<'a> AtomRef<'a> {
+    /// The atom, owned.
+    pub fn to_atom(self) -> Atom {
+        match self {
+            Self::Text(text) => Atom::cut(text),
+            Self::Latin1(characters) => Atom::latin1(characters),
+            Self::Cached(atom) => atom.clone(),
+        }
+    }
+
+    /// Its text, unless it is legacy Latin-1 that has to be converted.
+    pub fn as_str(self) -> Option<&'a str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Cached(atom) => Some(atom),
+            Self::Latin1(_) => None,
+        }
+    }
+
+    /// What `use_text` makes of its text.
+    pub(crate) fn with<T>(self, use_text: impl FnOnce(&str) -> T) -> T {
+        match self.as_str() {
+            Some(text) => use_text(text),
+            None => use_text(&self.to_atom()),
+        }
+    }
+}
+
+impl PartialEq for AtomRef<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.with(|text| *other == text)
+    }
+}
+
+impl Eq for AtomRef<'_> {}
+
+impl PartialEq<&str> for AtomRef<'_> {
+    fn eq(&self, other: &&str) -> bool {
+        self.with(|text| text == *other)
+    }
+}
+
+impl ReferenceRef<'_> {
+    /// See [`Reference::words`].
+    pub fn words(&self) -> &[u32] {
+        self.words.get(..usize::from(self.len)).unwrap_or_default()
+    }
+}

@@ -1,0 +1,79 @@
+//! Pids, ports and references.
+
+use std::sync::Arc;
+
+use crate::Atom;
+
+/// A node of which something is: its name, and which of its lives is meant.
+///
+/// Held behind one pointer, so that an identifier is small; a decoder shares it between
+/// identifiers that follow each other.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Node(Arc<(Atom, u32)>);
+
+/// A process identifier.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Pid {
+    /// Its node.
+    pub node: Node,
+    /// Its number.
+    pub id: u32,
+    /// Counts how often that number was used.
+    pub serial: u32,
+}
+
+/// A port identifier.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Port {
+    /// Its node.
+    pub node: Node,
+    /// Its number; above 2²⁸ since OTP 24.
+    pub id: u64,
+}
+
+/// A reference: up to [`Reference::MAX`] words.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Reference {
+    node: Node,
+    words: [u32; Self::MAX],
+    len: u8,
+}
+
+impl Node {
+    /// The node of this name with this creation.
+    pub fn new(name: Atom, creation: u32) -> Self {
+        Self(Arc::new((name, creation)))
+    }
+
+    /// Its name, `name@host`.
+    pub fn name(&self) -> &Atom {
+        &self.0.0
+    }
+
+    /// Its creation: changes with every start of the node.
+    pub fn creation(&self) -> u32 {
+        self.0.1
+    }
+}
+
+impl Reference {
+    /// The most words of a reference: 3 of an ordinary one, 5 of an alias since OTP 27.
+    pub const MAX: usize = 5;
+
+    /// The reference of these words; `None` for more than [`Reference::MAX`].
+    pub fn new(node: Node, words: &[u32]) -> Option<Self> {
+        let mut held = [0; Self::MAX];
+        held.get_mut(..words.len())?.copy_from_slice(words);
+        Some(Self { node, words: held, len: u8::try_from(words.len()).ok()? })
+    }
+
+    /// Its node.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Its words, in the order of the wire.
+    pub fn words(&self) -> &[u32] {
+        self.words.get(..usize::from(self.len)).unwrap_or_default()
+    }
+}

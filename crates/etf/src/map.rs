@@ -1,0 +1,237 @@
+//! Maps.
+
+use std::cmp::Ordering;
+
+use crate::wire::size;
+use crate::{Term, order};
+
+/// A map: every key once, by `=:=`.
+///
+/// The pairs keep the order in which they came, so that what was decoded encodes to the same
+/// bytes; equality does not look at it. Up to 32 pairs are searched one by one, more through an
+/// index that is sorted by a hash of the key (collisions cost comparisons, never more).
+#[derive(Debug, Clone, Default)]
+pub struct Map(Repr);
+
+/// A key occurs twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a map has the same key twice")]
+pub struct DuplicateKey;
+
+type Pairs = Vec<(Term, Term)>;
+
+#[derive(Debug, Clone)]
+enum Repr {
+    Small(Pairs),
+    Large(Box<Large>),
+}
+
+#[derive(Debug, Clone)]
+struct Large {
+    pairs: Pairs,
+    /// Hash of the key and number of the pair, by hash and then by key.
+    index: Vec<(u64, u32)>,
+}
+
+impl Map {
+    /// Up to so many pairs a map has no index; and in a VM, it is sorted.
+    pub(crate) const SMALL: usize = 32;
+
+    /// An empty map.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A map of these pairs, in this order.
+    pub fn from_pairs(pairs: Vec<(Term, Term)>) -> Result<Self, DuplicateKey> {
+        if pairs.len() > Self::SMALL {
+            let large = Large::new(pairs);
+            if large.has_duplicates() {
+                return Err(DuplicateKey);
+            }
+            return Ok(Self(Repr::Large(Box::new(large))));
+        }
+        // A VM writes a small map in the order of its keys.
+        if !pairs.array_windows().all(|[(a, _), (b, _)]| a < b) {
+            let mut left = pairs.as_slice();
+            while let Some(((key, _), rest)) = left.split_first() {
+                if rest.iter().any(|(other, _)| other == key) {
+                    return Err(DuplicateKey);
+                }
+                left = rest;
+            }
+        }
+        Ok(Self(Repr::Small(pairs)))
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &Term) -> Option<&Term> {
+        self.pairs().get(self.position(key)?).map(|(_, value)| value)
+    }
+
+    /// The value of an atom as key.
+    pub fn get_atom(&self, key: &str) -> Option<&Term> {
+        self.get(&Term::atom(key))
+    }
+
+    /// Sets the value of a key; gives back the one that it had.
+    pub fn insert(&mut self, key: Term, value: Term) -> Option<Term> {
+        let position = self.position(&key);
+        let pairs = match &mut self.0 {
+            Repr::Small(pairs) => pairs,
+            Repr::Large(large) => &mut large.pairs,
+        };
+        if let Some(pair) = position.and_then(|at| pairs.get_mut(at)) {
+            return Some(std::mem::replace(&mut pair.1, value));
+        }
+        match &mut self.0 {
+            Repr::Large(large) => large.push(key, value),
+            Repr::Small(pairs) => {
+                pairs.push((key, value));
+                if pairs.len() > Self::SMALL {
+                    self.0 = Repr::Large(Box::new(Large::new(std::mem::take(pairs))));
+                }
+            }
+        }
+        None
+    }
+
+    /// Removes a key; gives back its value.
+    pub fn remove(&mut self, key: &Term) -> Option<Term> {
+        let at = self.position(key)?;
+        let mut pairs = std::mem::take(self).into_pairs();
+        let (_, value) = pairs.remove(at);
+        self.0 = if pairs.len() > Self::SMALL {
+            Repr::Large(Box::new(Large::new(pairs)))
+        } else {
+            Repr::Small(pairs)
+        };
+        Some(value)
+    }
+
+    /// How many pairs there are.
+    pub fn len(&self) -> usize {
+        self.pairs().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.pairs().is_empty()
+    }
+
+    /// The pairs in the order in which they came.
+    pub fn iter(&self) -> std::slice::Iter<'_, (Term, Term)> {
+        self.pairs().iter()
+    }
+
+    /// The pairs by the order of their keys: integers before floats, then as `<` says.
+    pub fn sorted(&self) -> Vec<&(Term, Term)> {
+        let mut pairs: Vec<_> = self.iter().collect();
+        pairs.sort_unstable_by(|a, b| order::exact(&a.0, &b.0));
+        pairs
+    }
+
+    fn pairs(&self) -> &[(Term, Term)] {
+        match &self.0 {
+            Repr::Small(pairs) => pairs,
+            Repr::Large(large) => &large.pairs,
+        }
+    }
+
+    fn into_pairs(self) -> Pairs {
+        match self.0 {
+            Repr::Small(pairs) => pairs,
+            Repr::Large(large) => large.pairs,
+        }
+    }
+
+    fn position(&self, key: &Term) -> Option<usize> {
+        match &self.0 {
+            Repr::Small(pairs) => pairs.iter().position(|(other, _)| other == key),
+            Repr::Large(large) => {
+                let hash = order::fingerprint(key);
+                large
+                    .index
+                    .binary_search_by(|entry| large.compare(entry, hash, key))
+                    .ok()
+                    .and_then(|at| large.index.get(at).map(|&(_, number)| size(number)))
+            }
+        }
+    }
+}
+
+impl Large {
+    fn new(pairs: Pairs) -> Self {
+        let hashes = pairs.iter().map(|(key, _)| order::fingerprint(key));
+        let mut index: Vec<(u64, u32)> = hashes.zip(0..).collect();
+        let key = |number: u32| pairs.get(size(number)).map(|(key, _)| key);
+        index.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| key(a.1).cmp(&key(b.1))));
+        Self { pairs, index }
+    }
+
+    fn has_duplicates(&self) -> bool {
+        let twice = |[a, b]: &[(u64, u32); 2]| a.0 == b.0 && self.key(a.1) == self.key(b.1);
+        self.index.array_windows().any(twice)
+    }
+
+    fn key(&self, number: u32) -> Option<&Term> {
+        self.pairs.get(size(number)).map(|(key, _)| key)
+    }
+
+    fn compare(&self, entry: &(u64, u32), hash: u64, key: &Term) -> Ordering {
+        entry.0.cmp(&hash).then_with(|| self.key(entry.1).cmp(&Some(key)))
+    }
+
+    /// A pair whose key is not there yet.
+    fn push(&mut self, key: Term, value: Term) {
+        let hash = order::fingerprint(&key);
+        let number = u32::try_from(self.pairs.len()).unwrap_or(u32::MAX);
+        let at = self.index.partition_point(|entry| self.compare(entry, hash, &key).is_lt());
+        self.index.insert(at, (hash, number));
+        self.pairs.push((key, value));
+    }
+}
+
+impl Default for Repr {
+    fn default() -> Self {
+        Self::Small(Vec::new())
+    }
+}
+
+impl PartialEq for Map {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len()
+            && self.iter().all(|(key, value)| other.get(key).is_some_and(|found| found == value))
+    }
+}
+
+impl Eq for Map {}
+
+impl<'a> IntoIterator for &'a Map {
+    type Item = &'a (Term, Term);
+    type IntoIter = std::slice::Iter<'a, (Term, Term)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl IntoIterator for Map {
+    type Item = (Term, Term);
+    type IntoIter = std::vec::IntoIter<(Term, Term)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.into_pairs().into_iter()
+    }
+}
+
+/// The last of equal keys wins.
+impl FromIterator<(Term, Term)> for Map {
+    fn from_iter<I: IntoIterator<Item = (Term, Term)>>(pairs: I) -> Self {
+        let mut map = Self::new();
+        for (key, value) in pairs {
+            map.insert(key, value);
+        }
+        map
+    }
+}

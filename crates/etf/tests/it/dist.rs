@@ -1,0 +1,148 @@
+//! The distribution header: laws, limits and hostile bytes.
+
+use std::num::NonZeroU64;
+
+use meshx_etf::dist::{Frame, FrameError, InCache, OutCache};
+use meshx_etf::{Atom, Decoder, Term, term};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::random;
+
+/// One message through both caches.
+fn carry(out: &mut OutCache, cache: &mut InCache, control: &Term, payload: &Term) -> usize {
+    let (mut body, mut wire, mut atoms) = (Vec::new(), Vec::new(), Vec::new());
+    let mut message = out.message(&mut body);
+    message.control(control).unwrap();
+    message.payload(payload).unwrap();
+    message.finish(&mut wire);
+    let frame = Frame::parse(&wire, cache, &mut atoms).unwrap();
+    let Frame::Whole { body } = frame else { panic!("{frame:?}") };
+    let decoder = Decoder::new().atoms(&atoms);
+    let (read, rest) = decoder.bare(body).unwrap();
+    assert_eq!(&read, control);
+    let (read, rest) = decoder.bare_ref(rest).unwrap();
+    assert_eq!((&read.to_term().unwrap(), rest), (payload, &[][..]));
+    wire.len()
+}
+
+proptest! {
+    #[test]
+    fn messages_pass_through_the_caches(terms in vec(random::term(), 1..12)) {
+        let (mut out, mut cache) = (OutCache::new(), InCache::new());
+        for pair in terms.windows(2) {
+            carry(&mut out, &mut cache, &pair[0], &pair[1]);
+        }
+    }
+
+    #[test]
+    fn fragments_put_together_are_the_message(
+        payload in random::term(),
+        size in 1..40_usize,
+        sequence in 1..u64::MAX,
+    ) {
+        let (mut out, mut cache) = (OutCache::new(), InCache::new());
+        let (mut scratch, mut atoms) = (Vec::new(), Vec::new());
+        let control = term!({6, sender, "", receiver});
+        let mut message = out.message(&mut scratch);
+        message.control(&control).unwrap();
+        message.payload(&payload).unwrap();
+        let frames = message.finish_in_fragments(NonZeroU64::new(sequence).unwrap(), size);
+        let Frame::First { sequence: found, fragments, body } =
+            Frame::parse(&frames[0], &mut cache, &mut atoms).unwrap() else { panic!() };
+        prop_assert_eq!((found, fragments), (sequence, frames.len() as u64));
+        let mut whole = body.to_vec();
+        let mut later = Vec::new();
+        for (number, frame) in frames.iter().enumerate().skip(1) {
+            let Frame::Next { sequence: found, left, body } =
+                Frame::parse(frame, &mut cache, &mut later).unwrap() else { panic!() };
+            prop_assert_eq!((found, left), (sequence, (frames.len() - number) as u64));
+            prop_assert!(body.len() <= size);
+            whole.extend_from_slice(body);
+        }
+        let decoder = Decoder::new().atoms(&atoms);
+        let (read, rest) = decoder.bare(&whole).unwrap();
+        prop_assert_eq!(read, control);
+        prop_assert_eq!(decoder.bare(rest).unwrap(), (payload, &[][..]));
+    }
+
+    #[test]
+    fn any_bytes_are_a_frame_or_refused(mut bytes in vec(any::<u8>(), 0..80), form in 68..=70_u8) {
+        bytes.splice(0..0, [131, form]);
+        let (mut cache, mut atoms) = (InCache::new(), Vec::new());
+        _ = Frame::parse(&bytes, &mut cache, &mut atoms);
+        prop_assert!(atoms.len() <= 255);
+    }
+}
+
+#[test]
+fn a_known_atom_is_sent_once() {
+    let (mut out, mut cache) = (OutCache::new(), InCache::new());
+    let message = term!({ok, [a_rather_long_atom, a_rather_long_atom]});
+    let first = carry(&mut out, &mut cache, &message, &message);
+    let second = carry(&mut out, &mut cache, &message, &message);
+    assert_eq!(second, first - "a_rather_long_atom".len() - 1);
+}
+
+#[test]
+fn a_message_that_is_given_up_changes_nothing() {
+    let (mut out, mut cache) = (OutCache::new(), InCache::new());
+    let mut body = Vec::new();
+    let mut message = out.message(&mut body);
+    message.control(&term!(some_atom)).unwrap();
+    message.payload(&f64::NAN.into()).unwrap_err();
+    drop(message);
+    carry(&mut out, &mut cache, &term!(some_atom), &term!(other_atom));
+}
+
+#[test]
+fn more_atoms_than_a_header_holds_go_as_text() {
+    let (mut out, mut cache) = (OutCache::new(), InCache::new());
+    let many: Vec<Term> = (0..3000).map(|n| Term::atom(&format!("atom_{n}"))).collect();
+    for _ in 0..3 {
+        carry(&mut out, &mut cache, &Term::List(many.clone()), &term!(done));
+    }
+    // And with every slot reassigned many times.
+    for chunk in many.chunks(200) {
+        carry(&mut out, &mut cache, &Term::List(chunk.to_vec()), &term!(done));
+    }
+}
+
+#[test]
+fn long_atoms_have_long_lengths() {
+    let (mut out, mut cache) = (OutCache::new(), InCache::new());
+    let long = Term::Atom(Atom::new(&"å".repeat(255)).unwrap());
+    for _ in 0..2 {
+        carry(&mut out, &mut cache, &Term::Tuple(vec![term!(short), long.clone()]), &term!(done));
+    }
+}
+
+/// Recorded from OTP 25: the header of a message with two new atoms, layout of `erl_ext_dist`.
+#[test]
+fn layout_of_a_header() {
+    let (mut cache, mut atoms) = (InCache::new(), Vec::new());
+    let wire = [&[131, 68, 2, 0x89, 0x00, 5, 2][..], b"ok", &[7, 3], b"abc", &[82, 0]].concat();
+    let Frame::Whole { body } = Frame::parse(&wire, &mut cache, &mut atoms).unwrap() else {
+        panic!()
+    };
+    assert_eq!(atoms, ["ok", "abc"]);
+    assert_eq!(Decoder::new().atoms(&atoms).bare(body).unwrap().0, term!(ok));
+    // Segment 1 index 5 is known now, segment 1 index 7 is not: the new one was in segment 0.
+    let again = Frame::parse(&[131, 68, 1, 0x01, 5], &mut cache, &mut atoms);
+    assert_eq!((again, &atoms[0]), (Ok(Frame::Whole { body: &[] }), &"ok".parse().unwrap()));
+    let empty = Frame::parse(&[131, 68, 1, 0x01, 7], &mut cache, &mut atoms);
+    assert_eq!(empty, Err(FrameError::EmptySlot { slot: 263 }));
+}
+
+#[test]
+fn refuses_what_is_no_frame() {
+    let (mut cache, mut atoms) = (InCache::new(), Vec::new());
+    let mut parse = |bytes: &[u8]| Frame::parse(bytes, &mut cache, &mut atoms).map(|_| ());
+    assert_eq!(parse(&[]), Err(FrameError::Truncated));
+    assert_eq!(parse(&[131, 97, 1]), Err(FrameError::Form));
+    assert_eq!(parse(&[130]), Err(FrameError::Form));
+    assert_eq!(parse(&[131, 68, 1, 8, 0, 1, 255]), Err(FrameError::Atom));
+    assert_eq!(parse(&[131, 68, 1, 0x18, 0, 1, 0]), Err(FrameError::Truncated));
+    assert_eq!(parse(&[&[131, 69][..], &[0; 17]].concat()), Err(FrameError::Zero));
+    assert_eq!(parse(&[112, 131, 106]), Ok(()));
+}

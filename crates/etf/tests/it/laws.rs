@@ -1,0 +1,155 @@
+//! What holds for every term and for all bytes.
+
+use std::cmp::Ordering;
+
+use meshx_etf::text::{Print, parse};
+use meshx_etf::{BigInt, Decoder, Encoder, Limits, Term, compare, decode, decode_ref, encode};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::random;
+
+proptest! {
+    #[test]
+    fn what_is_written_reads_back(term in random::term()) {
+        let bytes = encode(&term).unwrap();
+        prop_assert_eq!(&decode(&bytes).unwrap(), &term);
+        prop_assert_eq!(&decode_ref(&bytes).unwrap().to_term().unwrap(), &term);
+        prop_assert_eq!(&Decoder::new().shared(&bytes.clone().into()).unwrap(), &term);
+        prop_assert_eq!(encode(&decode(&bytes).unwrap()).unwrap(), bytes);
+        for form in [0, 1] {
+            let old = Encoder::new().minor_version(form).compressed(6).term(&term).unwrap();
+            prop_assert_eq!(&decode(&old).unwrap(), &term);
+        }
+    }
+
+    #[test]
+    fn a_term_that_is_cut_is_refused(term in random::term(), at in any::<prop::sample::Index>()) {
+        let bytes = encode(&term).unwrap();
+        prop_assert!(decode(&bytes[..at.index(bytes.len())]).is_err());
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused(mut bytes in vec(any::<u8>(), 0..200)) {
+        prop_assert!(bytes.first() == Some(&131) || decode(&bytes).is_err());
+        bytes.insert(0, 131);
+        let owned = decode(&bytes);
+        let borrowed = decode_ref(&bytes).and_then(|term| term.to_term());
+        if bytes.get(1) != Some(&80) {
+            prop_assert_eq!(owned, borrowed);
+        }
+    }
+
+    #[test]
+    fn changed_bytes_are_read_alike(
+        term in random::term(),
+        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut bytes = encode(&term).unwrap();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if bytes.get(1) != Some(&80) {
+            let owned = decode(&bytes);
+            let borrowed = decode_ref(&bytes).and_then(|term| term.to_term());
+            prop_assert_eq!(owned.is_ok(), borrowed.is_ok());
+            if let Ok(owned) = owned {
+                prop_assert_eq!(&owned, &borrowed.unwrap());
+                let again = decode(&encode(&owned).unwrap()).unwrap();
+                prop_assert_eq!(again, owned);
+            }
+        }
+    }
+
+    #[test]
+    fn text_reads_back(term in random::plain()) {
+        prop_assert_eq!(&parse(&format!("{term:#}")).unwrap(), &term);
+        let unicode = Print::new(&term).unicode().creations().to_string();
+        prop_assert_eq!(&parse(&unicode).unwrap(), &term);
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused(text in "[{}\\[\\]<>#,|.:/'\"\\\\a-c0-9 $-]{0,40}") {
+        if let Ok(term) = parse(&text) {
+            prop_assert_eq!(parse(&format!("{term:#}")).unwrap(), term);
+        }
+    }
+
+    #[test]
+    fn order_is_one(a in random::close(), b in random::close(), c in random::close()) {
+        prop_assert_eq!(a.cmp(&b), b.cmp(&a).reverse());
+        prop_assert_eq!(compare(&a, &b), compare(&b, &a).reverse());
+        prop_assert_eq!(a == b, a.cmp(&b) == Ordering::Equal);
+        if a <= b && b <= c {
+            prop_assert!(a <= c);
+        }
+        if compare(&a, &b).is_le() && compare(&b, &c).is_le() {
+            prop_assert!(compare(&a, &c).is_le());
+        }
+    }
+
+    #[test]
+    fn integers_are_what_they_are(value in any::<i128>(), other in any::<i128>()) {
+        let big = BigInt::from(value);
+        prop_assert_eq!(big.to_string(), value.to_string());
+        prop_assert_eq!(i128::try_from(&big), Ok(value));
+        prop_assert_eq!(big.cmp(&other.into()), value.cmp(&other));
+        prop_assert_eq!(Term::from(big).as_i64(), i64::try_from(value).ok());
+    }
+}
+
+#[test]
+fn a_count_is_believed_only_as_far_as_there_are_bytes() {
+    for tag in [105, 108, 109, 111, 116] {
+        assert!(decode(&[131, tag, 255, 255, 255, 255, 97]).is_err());
+    }
+    // Each level claims all that is left.
+    let mut nested = vec![131];
+    for level in 0..400_u32 {
+        nested.push(105);
+        nested.extend((2000 - level * 5).to_be_bytes());
+    }
+    nested.resize(2001, 106);
+    assert!(decode(&nested).is_err());
+    assert!(decode_ref(&nested).is_err());
+}
+
+#[test]
+fn nesting_ends_at_the_limit() {
+    let nested = |depth: usize| {
+        let mut bytes = vec![131];
+        bytes.extend([104, 1].repeat(depth));
+        bytes.push(106);
+        bytes
+    };
+    assert!(decode(&nested(Limits::default().depth)).is_ok());
+    assert!(decode(&nested(Limits::default().depth + 1)).is_err());
+    assert!(Decoder::new().skip(&nested(100_000)[1..]).is_err());
+    assert!(parse(&"{".repeat(1_000_000)).is_err());
+    assert!(parse(&"[".repeat(1_000_000)).is_err());
+}
+
+#[test]
+fn a_bomb_stays_small() {
+    let term = Term::from(&vec![0; 1 << 20][..]);
+    let bytes = Encoder::new().compressed(9).term(&term).unwrap();
+    assert!(bytes.len() < 2000);
+    assert_eq!(decode(&bytes).unwrap(), term);
+    let mut limits = Limits::default();
+    limits.inflated = 1 << 19;
+    assert!(Decoder::new().limits(limits).term(&bytes).is_err());
+}
+
+#[test]
+fn terms_are_small() {
+    assert_eq!(size_of::<Term>(), 32);
+    assert_eq!(size_of::<meshx_etf::TermRef<'_>>(), 32);
+    assert_eq!(size_of::<meshx_etf::Atom>(), 24);
+}
+
+#[test]
+fn there_is_no_nan() {
+    assert!(encode(&f64::NAN.into()).is_err());
+    assert!(encode(&Term::List(vec![f64::INFINITY.into()])).is_err());
+}

@@ -19,6 +19,8 @@ use crate::{Address, Config, ConsulError};
 
 /// Largest answer that is read.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
+/// Most characters that are shown of what an agent says in a refusal.
+const MAX_WORDS: usize = 500;
 /// Time for an answer that does not block.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// How long a blocking query asks the agent to wait: below the 30 s at which some releases, and
@@ -121,13 +123,13 @@ impl Client {
         service: &api::AgentServiceRegistration,
     ) -> Result<(), ConsulError> {
         let path = "/v1/agent/service/register?replace-existing-checks=true";
-        self.send(Method::PUT, path, Some(service), ANSWER_LIMIT).await.map(drop)
+        self.send(Method::PUT, path, Some(service)).await.map(drop)
     }
 
     /// `PUT /v1/agent/service/deregister/:id`. Unknown ids are no error.
     pub async fn deregister(&self, id: &str) -> Result<(), ConsulError> {
         let path = format!("/v1/agent/service/deregister/{}", segment(id));
-        match self.send(Method::PUT, &path, NO_BODY, ANSWER_LIMIT).await {
+        match self.send(Method::PUT, &path, NO_BODY).await {
             Err(error) if error.status() == Some(404) => Ok(()),
             done => done.map(drop),
         }
@@ -141,7 +143,7 @@ impl Client {
         update: &api::CheckUpdate,
     ) -> Result<bool, ConsulError> {
         let path = format!("/v1/agent/check/update/{}", segment(id));
-        match self.send(Method::PUT, &path, Some(update), ANSWER_LIMIT).await {
+        match self.send(Method::PUT, &path, Some(update)).await {
             // 1.8 answers an unknown TTL check with 500, later releases with 404.
             Err(error) if matches!(error.status(), Some(404 | 500)) => Ok(false),
             done => done.map(|_| true),
@@ -174,18 +176,18 @@ impl Client {
             destination_name: String::new(),
             ..definition.clone()
         };
-        match self.send(Method::PUT, &exact, Some(&body), ANSWER_LIMIT).await {
+        match self.send(Method::PUT, &exact, Some(&body)).await {
             Err(error) if is_before_1_9(&error) => {}
             done => return done.map(drop),
         }
         match self.intention_id(source, destination).await? {
             Some(id) => {
                 let path = format!("/v1/connect/intentions/{}", segment(&id));
-                self.send(Method::PUT, &path, Some(&definition), ANSWER_LIMIT).await.map(drop)
+                self.send(Method::PUT, &path, Some(&definition)).await.map(drop)
             }
             None => {
                 let path = "/v1/connect/intentions";
-                self.send(Method::POST, path, Some(&definition), ANSWER_LIMIT).await.map(drop)
+                self.send(Method::POST, path, Some(&definition)).await.map(drop)
             }
         }
     }
@@ -200,12 +202,12 @@ impl Client {
             return Ok(false);
         };
         let exact = exact_path(source, destination);
-        match self.send(Method::DELETE, &exact, NO_BODY, ANSWER_LIMIT).await {
+        match self.send(Method::DELETE, &exact, NO_BODY).await {
             Err(error) if is_before_1_9(&error) => {}
             done => return done.map(|_| true),
         }
         let path = format!("/v1/connect/intentions/{}", segment(&id));
-        self.send(Method::DELETE, &path, NO_BODY, ANSWER_LIMIT).await.map(|_| true)
+        self.send(Method::DELETE, &path, NO_BODY).await.map(|_| true)
     }
 
     /// The id of the pair's intention; empty from agents that give none.
@@ -223,13 +225,13 @@ impl Client {
 
     /// A `GET` that does not block.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, ConsulError> {
-        let answer = self.send(Method::GET, path, NO_BODY, ANSWER_LIMIT).await?;
+        let answer = self.send(Method::GET, path, NO_BODY).await?;
         self.decode("GET", path, &answer)
     }
 
     /// A `POST` without a body.
     pub async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, ConsulError> {
-        let answer = self.send(Method::POST, path, NO_BODY, ANSWER_LIMIT).await?;
+        let answer = self.send(Method::POST, path, NO_BODY).await?;
         self.decode("POST", path, &answer)
     }
 
@@ -243,7 +245,9 @@ impl Client {
         let path = format!("{path}{separator}index={index}&wait={}s", WAIT.as_secs());
         // The agent adds up to a sixteenth of jitter.
         let limit = WAIT + WAIT / 16 + ANSWER_LIMIT;
-        let answer = self.send(Method::GET, &path, NO_BODY, limit).await?;
+        // Never repeated: an agent that broke off may be back with another memory, and would let
+        // a question with the old index wait for nothing.
+        let answer = self.exchange(Method::GET, &path, NO_BODY, limit, Repeat::Never).await?;
         self.decode("GET", &path, &answer)
     }
 
@@ -266,7 +270,18 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<&impl Serialize>,
+    ) -> Result<Raw, ConsulError> {
+        let repeat = if method == Method::POST { Repeat::Unsent } else { Repeat::Idle };
+        self.exchange(method, path, body, ANSWER_LIMIT, repeat).await
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
         limit: Duration,
+        repeat: Repeat,
     ) -> Result<Raw, ConsulError> {
         let request = || format!("{method} {path}");
         let broken = |reason: String| ConsulError::Broken {
@@ -284,9 +299,8 @@ impl Client {
                 let message = self.message(&method, path, body.clone())?;
                 match sender.send_request(message).await {
                     Ok(response) => return Ok((sender, response)),
-                    // The agent closed an idle connection; nothing was processed.
-                    Err(error)
-                        if used && (error.is_canceled() || error.is_incomplete_message()) => {}
+                    // The agent closed a connection that had been idle.
+                    Err(error) if used && repeat.allows(&error) => {}
                     Err(error) => return Err(broken(error.to_string())),
                 }
             }
@@ -306,7 +320,7 @@ impl Client {
                 address: self.address().to_string(),
                 request: request(),
                 status: head.status.as_u16(),
-                text: String::from_utf8_lossy(&body).trim().chars().take(500).collect(),
+                text: printable(&String::from_utf8_lossy(&body)),
             });
         }
         let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
@@ -380,6 +394,33 @@ pub(crate) fn segment(text: &str) -> impl std::fmt::Display + '_ {
 
 const NO_BODY: Option<&()> = None;
 
+/// When a request is sent again because a kept connection turned out to be closed.
+#[derive(Clone, Copy)]
+enum Repeat {
+    /// Not at all.
+    Never,
+    /// If it was not sent.
+    Unsent,
+    /// Even if it was sent and there was no answer: doing it twice is doing it once.
+    Idle,
+}
+
+impl Repeat {
+    fn allows(self, error: &hyper::Error) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Unsent => error.is_canceled(),
+            Self::Idle => error.is_canceled() || error.is_incomplete_message(),
+        }
+    }
+}
+
+/// What of an agent's words may be shown: Consul's own have line breaks and tabs.
+fn printable(text: &str) -> String {
+    let plain = |c: char| if c.is_control() && !"\n\t".contains(c) { '\u{fffd}' } else { c };
+    text.trim().chars().take(MAX_WORDS).map(plain).collect()
+}
+
 struct Raw {
     body: Bytes,
     index: Option<u64>,
@@ -401,11 +442,16 @@ fn exact_path(source: &IntentionName, destination: &IntentionName) -> String {
     format!("/v1/connect/intentions/exact?source={source}&destination={destination}")
 }
 
-/// Before 1.9 the agent takes `exact` for an id, and complains that it is too short for one.
+/// Before 1.9 the agent takes `exact` for an id, and complains that it is too short for one
+/// (1.8.7, recorded), or does not know the path at all.
 fn is_before_1_9(error: &ConsulError) -> bool {
-    matches!(error, ConsulError::Refused { status: 400 | 404 | 405 | 500, text, .. }
-        if text.contains("UUID must be 36 characters") || text.contains("Invalid") || text.is_empty()
-            || text.contains("non-existent intention"))
+    match error {
+        ConsulError::Refused { status: 400 | 500, text, .. } => {
+            text.contains("UUID must be 36 characters") || text.contains("non-existent intention")
+        }
+        ConsulError::Refused { status: 404 | 405, text, .. } => text.is_empty(),
+        _ => false,
+    }
 }
 
 fn secret_header(setting: &str, text: &str) -> Result<HeaderValue, ConsulError> {

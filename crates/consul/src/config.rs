@@ -147,8 +147,10 @@ impl Config {
 }
 
 fn parse_address(text: &str, ssl: bool) -> Result<Address, ConsulError> {
+    // What stands before `@` may be a password.
+    let shown = text.rsplit_once('@').map_or(text.to_owned(), |(_, host)| format!("…@{host}"));
     let refuse =
-        |reason| Err(ConsulError::config(&format!("control plane address `{text}`"), reason));
+        |reason| Err(ConsulError::config(&format!("control plane address `{shown}`"), reason));
     let (tls, rest) = match text.split_once("://") {
         Some(("unix", path)) if path.starts_with('/') => return Ok(Address::Unix(path.into())),
         Some(("unix", _)) => return refuse("a Unix socket needs an absolute path"),

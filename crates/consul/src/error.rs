@@ -16,6 +16,14 @@ pub enum ConsulError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// Somebody answers there, but not as the control plane that HTTPS was to prove.
+    #[error("no secure connection to {address}: {reason}")]
+    Tls {
+        /// Where we asked.
+        address: String,
+        /// What the TLS library said.
+        reason: String,
+    },
     /// The connection broke while we waited for an answer.
     #[error("{address} broke off while answering {request}: {reason}")]
     Broken {
@@ -88,6 +96,7 @@ impl Diagnostic for ConsulError {
             Self::Unexpected { .. } => 110,
             Self::Config { .. } => 401,
             Self::Identity { .. } => 505,
+            Self::Tls { .. } => 508,
         })
     }
 
@@ -100,6 +109,11 @@ impl Diagnostic for ConsulError {
             Self::Refused { status: 401 | 403, .. } => Some(
                 "the token needs service:write on the service and its `-sidecar-proxy`, \
                  service:read, node:read and intentions:read (CONSUL_HTTP_TOKEN_FILE)"
+                    .to_owned(),
+            ),
+            Self::Tls { .. } => Some(
+                "CONSUL_CACERT must name the authority of its certificate, and \
+                 CONSUL_TLS_SERVER_NAME a name in it if it is not the one in CONSUL_HTTP_ADDR"
                     .to_owned(),
             ),
             Self::Config { hint, .. } => hint.clone(),

@@ -43,8 +43,8 @@ impl<T: DeserializeOwned> Follow<T> {
 
     /// The next answer: the first one at once, later ones when the index moved.
     ///
-    /// After an error, the next call waits (100 ms, doubling to half a second) and asks afresh; its answer is
-    /// returned whether or not anything changed. Dropping the future loses nothing.
+    /// After an error, the next call waits (100 ms, doubling to half a second) and asks afresh; its
+    /// answer is returned whether or not anything changed. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Answer<T>, ConsulError> {
         loop {
             if let Some(retry) = self.retry {
@@ -67,14 +67,12 @@ impl<T: DeserializeOwned> Follow<T> {
             match answer {
                 Ok(answer) => {
                     self.backoff.reset();
-                    let old = self.index;
-                    self.index = answer.index.unwrap_or(0);
-                    let news = old == 0 || self.index != old;
-                    // Only an answer without news slows the next question down.
-                    self.asked = (!news || answer.index.is_none()).then_some(before);
-                    if self.index < old {
-                        self.index = 0;
-                    }
+                    let (old, new) = (self.index, answer.index.unwrap_or(0));
+                    let news = old == 0 || new != old;
+                    // An answer that came at once for another reason than news must not make a
+                    // busy loop: the next question keeps its distance.
+                    self.asked = (!news || new == 0 || new < old).then_some(before);
+                    self.index = if new < old { 0 } else { new };
                     if news {
                         return Ok(answer);
                     }
@@ -85,5 +83,10 @@ impl<T: DeserializeOwned> Follow<T> {
                 }
             }
         }
+    }
+
+    /// Makes [`next`](Self::next) ask afresh after a while, as after a failure.
+    pub(crate) fn ask_again(&mut self) {
+        self.retry = Some(Instant::now() + RETRY[1]);
     }
 }

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use meshx_consul_api as api;
 use meshx_core::{Health, ServiceId, ServiceName};
 use meshx_rt::Backoff;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::{Client, ConsulError};
 
@@ -22,6 +24,8 @@ const HEARTBEAT: Duration = Duration::from_secs(3);
 const FORGET: Duration = Duration::from_mins(10);
 /// Time for the last call.
 const DEREGISTER_LIMIT: Duration = Duration::from_secs(2);
+/// Time for a call that is under way when the last one is due.
+const LAST_LIMIT: Duration = Duration::from_secs(1);
 
 /// What is registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +99,7 @@ impl Instance {
                 check_id: Some(self.check_id()),
                 name: Some("Program and sidecar".to_owned()),
                 ttl: Some(TTL.into()),
-                status: Some(word(status.health)),
+                status: Some(status.health.into()),
                 deregister_critical_service_after: Some(FORGET.into()),
                 ..api::CheckDefinition::default()
             }),
@@ -119,13 +123,18 @@ struct State {
 ///
 /// A TTL check of 15 s is renewed every 3 s. When the agent does not know the instance any more,
 /// because it restarted or lost its state, the instance is registered again at once; while the
-/// agent is away it is asked every second. Dropping stops all that without deregistering;
-/// [`deregister`](Self::deregister) also takes the registration out.
+/// agent is away it is asked every second. [`deregister`](Self::deregister) takes the registration
+/// out; dropping does the same in the background, for as long as the runtime lives.
 #[derive(Debug)]
 pub struct Registration {
     client: Client,
     state: watch::Sender<State>,
-    task: JoinHandle<()>,
+    /// Asks the keeper to end.
+    stop: CancellationToken,
+    /// The keeper has ended.
+    ended: CancellationToken,
+    gone: AtomicBool,
+    runtime: Handle,
 }
 
 impl Registration {
@@ -133,10 +142,24 @@ impl Registration {
     pub async fn start(client: Client, instance: Instance) -> Result<Self, ConsulError> {
         let output = "the program has not started yet".to_owned();
         let first = State { health: Health::Critical, output, instance };
-        client.register(&first.instance.registration(&first)).await?;
+        let (request, registered) = (first.instance.registration(&first), first.instance.clone());
         let (state, receiver) = watch::channel(first);
-        let task = tokio::spawn(keep(client.clone(), receiver));
-        Ok(Self { client, state, task })
+        let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
+        let (gone, runtime) = (AtomicBool::new(false), Handle::current());
+        // The guard exists before the request is sent: whoever drops this future in between leaves
+        // nothing behind.
+        let this = Self { client: client.clone(), state, stop, ended, gone, runtime };
+        if let Err(error) = client.register(&request).await {
+            this.ended.cancel();
+            return Err(error);
+        }
+        let keeper = Keeper { client, registered, lost: false, stop: this.stop.clone() };
+        let ended = this.ended.clone().drop_guard();
+        tokio::spawn(async move {
+            keeper.keep(receiver).await;
+            drop(ended);
+        });
+        Ok(this)
     }
 
     /// Says how the program is.
@@ -188,75 +211,105 @@ impl Registration {
         }
     }
 
-    /// Takes the instance out of the control plane.
-    pub async fn deregister(self) -> Result<(), ConsulError> {
-        self.task.abort();
+    /// Takes the instance out of the control plane, within three seconds. Once is enough; more often
+    /// is no error.
+    pub async fn deregister(&self) -> Result<(), ConsulError> {
+        self.stop.cancel();
+        if self.gone.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
         let id = self.state.borrow().instance.id.clone();
-        let done = tokio::time::timeout(DEREGISTER_LIMIT, self.client.deregister(id.as_str()));
-        done.await.unwrap_or_else(|_| {
-            Err(ConsulError::Broken {
-                address: self.client.address().to_string(),
-                request: format!("deregister {id}"),
-                reason: format!("no answer within {DEREGISTER_LIMIT:?}"),
-            })
-        })
+        deregister(&self.client, &id, &self.ended).await
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn keep(client: Client, mut state: watch::Receiver<State>) {
-    let mut registered = state.borrow().instance.clone();
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
-    let mut lost = false;
-    loop {
-        let now = state.borrow_and_update().clone();
-        match renew(&client, &now, &mut registered, &mut lost).await {
-            Ok(()) => {
-                backoff.reset();
-                tokio::select! {
-                    changed = state.changed() => if changed.is_err() { return },
-                    () = tokio::time::sleep(HEARTBEAT) => {}
-                }
-            }
-            Err(error) => {
-                tracing::debug!(id = %now.instance.id, %error, "the registration could not be renewed");
-                tokio::time::sleep(backoff.step()).await;
-            }
+        self.stop.cancel();
+        if !self.gone.swap(true, Ordering::Relaxed) {
+            let id = self.state.borrow().instance.id.clone();
+            let (client, ended) = (self.client.clone(), self.ended.clone());
+            // Where the keeper was never started there is nothing to wait for either.
+            self.runtime.spawn(async move { deregister(&client, &id, &ended).await });
         }
     }
 }
 
-async fn renew(
+async fn deregister(
     client: &Client,
-    now: &State,
-    registered: &mut Instance,
-    lost: &mut bool,
+    id: &ServiceId,
+    ended: &CancellationToken,
 ) -> Result<(), ConsulError> {
-    let update = api::CheckUpdate { status: now.health.to_string(), output: now.output.clone() };
-    if *lost || *registered != now.instance {
-        client.register(&now.instance.registration(now)).await?;
-        *registered = now.instance.clone();
-        *lost = false;
+    // A registration that is under way must not arrive after its end.
+    if timeout(LAST_LIMIT, ended.cancelled()).await.is_err() {
+        tracing::debug!(%id, "the registration's keeper did not end in time");
     }
-    if !client.update_check(&now.instance.check_id(), &update).await? {
-        tracing::info!(id = %now.instance.id, "the agent lost the registration; registering again");
-        *lost = true;
-        client.register(&now.instance.registration(now)).await?;
-        *lost = false;
-        client.update_check(&now.instance.check_id(), &update).await?;
-    }
-    Ok(())
+    let done = timeout(DEREGISTER_LIMIT, client.deregister(id.as_str())).await;
+    done.unwrap_or_else(|_| {
+        Err(ConsulError::Broken {
+            address: client.address().to_string(),
+            request: format!("deregister {id}"),
+            reason: format!("no answer within {DEREGISTER_LIMIT:?}"),
+        })
+    })
 }
 
-fn word(health: Health) -> api::CheckStatus {
-    match health {
-        Health::Passing => api::CheckStatus::Passing,
-        Health::Warning => api::CheckStatus::Warning,
-        Health::Critical => api::CheckStatus::Critical,
+/// Keeps the agent's memory the way it should be.
+struct Keeper {
+    client: Client,
+    /// What the agent was told last.
+    registered: Instance,
+    /// The agent does not know the instance.
+    lost: bool,
+    stop: CancellationToken,
+}
+
+impl Keeper {
+    async fn keep(mut self, mut state: watch::Receiver<State>) {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+        // A request that is under way is finished, so that nothing overtakes it.
+        while !self.stop.is_cancelled() {
+            let now = state.borrow_and_update().clone();
+            let Err(error) = self.renew(&now).await else {
+                backoff.reset();
+                tokio::select! {
+                    () = self.stop.cancelled() => return,
+                    changed = state.changed() => if changed.is_err() { return },
+                    () = tokio::time::sleep(HEARTBEAT) => {}
+                }
+                continue;
+            };
+            let id = &now.instance.id;
+            tracing::debug!(%id, %error, "the registration could not be renewed");
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(backoff.step()) => {}
+            }
+        }
+    }
+
+    async fn renew(&mut self, now: &State) -> Result<(), ConsulError> {
+        if self.lost || self.registered != now.instance {
+            self.register(now).await?;
+        }
+        let update =
+            api::CheckUpdate { status: now.health.to_string(), output: now.output.clone() };
+        let check = now.instance.check_id();
+        if !self.client.update_check(&check, &update).await? && !self.stop.is_cancelled() {
+            tracing::info!(
+                id = %now.instance.id,
+                "the agent lost the registration; registering again"
+            );
+            self.lost = true;
+            self.register(now).await?;
+            self.client.update_check(&check, &update).await?;
+        }
+        Ok(())
+    }
+
+    async fn register(&mut self, now: &State) -> Result<(), ConsulError> {
+        self.client.register(&now.instance.registration(now)).await?;
+        (self.registered, self.lost) = (now.instance.clone(), false);
+        Ok(())
     }
 }

@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::{Address, Config, ConsulError};
 
-/// Time to connect.
+/// Time to connect, and then for the TLS handshake.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// Idle connections that are kept.
 const KEPT: usize = 4;
@@ -55,8 +55,12 @@ impl Transport {
         loop {
             let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             match kept {
-                Some(sender) if sender.is_ready() => return Ok((sender, true)),
-                Some(_) => {}
+                // The task of a connection whose answer was just read may need a moment.
+                Some(mut sender) => {
+                    if sender.ready().await.is_ok() {
+                        return Ok((sender, true));
+                    }
+                }
                 None => return Ok((self.open().await?, false)),
             }
         }
@@ -83,7 +87,11 @@ impl Transport {
             (Address::Tcp { authority, .. }, Some((connector, name))) => {
                 let secure = async {
                     let stream = tcp(authority).await?;
-                    connector.connect(name.clone(), stream).await
+                    let handshake = connector.connect(name.clone(), stream);
+                    tokio::time::timeout(CONNECT_LIMIT, handshake).await.map_err(|_| {
+                        let text = format!("no TLS handshake within {CONNECT_LIMIT:?}");
+                        io::Error::new(io::ErrorKind::TimedOut, text)
+                    })?
                 };
                 match secure.await {
                     Ok(stream) => shake(stream).await,
@@ -91,9 +99,13 @@ impl Transport {
                 }
             }
         };
-        opened.map_err(|source| ConsulError::Unreachable {
-            address: self.address.to_string(),
-            source,
+        let address = || self.address.to_string();
+        opened.map_err(|source| {
+            let tls = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            match tls.map(ToString::to_string) {
+                Some(reason) => ConsulError::Tls { address: address(), reason },
+                None => ConsulError::Unreachable { address: address(), source },
+            }
         })
     }
 }

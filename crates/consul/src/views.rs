@@ -82,9 +82,14 @@ pub async fn follow_intentions(
                 Ok(answer) => {
                     if stale || answer.default_policy.is_some() {
                         // Another agent may have come back than the one that went.
-                        default = default_action(&client, &answer).await.unwrap_or(default);
+                        match default_action(&client, &answer).await {
+                            Ok(action) => (default, stale) = (action, false),
+                            Err(error) => {
+                                tracing::debug!(%error, "the default policy is not known yet");
+                                follow.ask_again();
+                            }
+                        }
                     }
-                    stale = false;
                     let new = Arc::new(policy(&answer.value, default));
                     sender.send_if_modified(|old| {
                         let changed = **old != *new;
@@ -169,13 +174,13 @@ fn policy(list: &[api::Intention], default: Action) -> IntentionSet {
 }
 
 /// What holds where no intention matches: the header of Consul 1.9 and later, or the agent's ACL
-/// settings before that.
+/// settings before that. An agent that says neither is taken to deny.
 async fn default_action<T>(client: &Client, answer: &Answer<T>) -> Result<Action, ConsulError> {
     if let Some(action) = answer.default_policy {
         return Ok(action);
     }
     let debug = client.agent_self().await?.debug_config;
-    Ok(debug.and_then(|config| config.default_action()).unwrap_or(Action::Allow))
+    Ok(debug.and_then(|config| config.default_action()).unwrap_or(Action::Deny))
 }
 
 /// The instances that may be dialled: passing or warning.

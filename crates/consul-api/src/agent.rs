@@ -125,35 +125,6 @@ impl AgentDebugConfig {
     }
 }
 
-/// A version of Consul, as far as the API depends on it.
-///
-/// ```
-/// use meshx_consul_api::Version;
-/// let version = Version::parse("1.8.7+dfsg1").unwrap();
-/// assert!(version < Version { major: 1, minor: 9, patch: 0 });
-/// assert_eq!(Version::parse("unknown"), None);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(clippy::exhaustive_structs, reason = "versions have three numbers")]
-pub struct Version {
-    /// First number.
-    pub major: u32,
-    /// Second number.
-    pub minor: u32,
-    /// Third number.
-    pub patch: u32,
-}
-
-impl Version {
-    /// Reads `1.8.7`, `1.17.0-dev`, `1.8.7+dfsg1`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let numbers = text.split(['-', '+', ' ']).next()?;
-        let mut parts = numbers.split('.').map(|part| part.parse::<u32>().ok());
-        let (major, minor) = (parts.next()??, parts.next()??);
-        Some(Self { major, minor, patch: parts.next().flatten().unwrap_or(0) })
-    }
-}
-
 /// A member of the cluster (`GET /v1/agent/members`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

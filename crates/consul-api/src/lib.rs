@@ -37,7 +37,7 @@ mod proxy;
 mod registration;
 mod tolerant;
 
-pub use agent::{AgentDebugConfig, AgentMember, AgentSelf, AgentSelfConfig, AgentService, Version};
+pub use agent::{AgentDebugConfig, AgentMember, AgentSelf, AgentSelfConfig, AgentService};
 pub use catalog::{
     CatalogDeregistration, CatalogNode, CatalogRegistration, CatalogService, HealthServiceEntry,
     Node, NodeService, NodeServiceRegistration,

@@ -5,6 +5,8 @@
 //! years; a leaf carries one URI SAN and nothing else, client and server authentication, lives 72
 //! hours and is backdated by a minute. Key identifiers are the SHA-256 of the public key.
 
+mod root;
+
 use std::time::{Duration, SystemTime};
 
 use meshx_core::{SpiffeId, TrustDomain};
@@ -53,6 +55,7 @@ pub struct CertificateAuthority {
     root_id: String,
     signing_key_id: String,
     serial: u64,
+    key_type: (&'static str, usize),
     not_before: SystemTime,
     not_after: SystemTime,
 }
@@ -96,52 +99,60 @@ impl CertificateAuthority {
         Ok(Self::assemble(params, key, &cert, serial, now, not_after))
     }
 
-    /// Takes up a root that was saved: its certificate and its PKCS #8 key, both PEM.
+    /// Takes up a root that was made elsewhere or saved: its certificate and its key, both PEM; the
+    /// key as PKCS #8 or SEC 1.
+    ///
+    /// Leaves carry the subject of the certificate as their issuer, byte for byte. What cannot be
+    /// taken up so that chains verify is refused: a certificate that is no authority (RFC 5280
+    /// §4.2.1.9 and §4.2.1.3: cA, keyCertSign), a key of another certificate, a subject that cannot
+    /// be repeated (one attribute twice, or two in one step). Whether the certificate is in force is
+    /// not judged here: see [`not_before`](Self::not_before) and [`not_after`](Self::not_after).
     pub fn from_parts(cert_pem: &str, key_pem: &str) -> Result<Self, IdentityError> {
         let key = KeyPair::from_pem(key_pem)
-            .map_err(|_| IdentityError::malformed("the CA's private key", "not a PKCS #8 PEM"))?;
+            .map_err(|_| IdentityError::malformed("the CA's private key", "not a key in PEM"))?;
         let der = CertificateDer::from_pem_slice(cert_pem.as_bytes())
             .map_err(|e| IdentityError::malformed("the CA's certificate", format!("{e:?}")))?;
         let (_, cert) = X509Certificate::from_der(&der)
             .map_err(|e| IdentityError::malformed("the CA's certificate", e))?;
+        let root = root::Root::read(&cert)?;
         if cert.public_key().raw != key.subject_public_key_info() {
             return Err(IdentityError::malformed(
                 "the CA's private key",
                 "it does not belong to the certificate",
             ));
         }
-        let common_name =
-            cert.subject().iter_common_name().find_map(|name| name.as_str().ok()).ok_or_else(
-                || IdentityError::malformed("the CA's certificate", "no common name"),
-            )?;
-        let serial = u64::try_from(&cert.tbs_certificate.serial)
-            .map_err(|_| IdentityError::malformed("the CA's certificate", "serial too large"))?;
         let not_before = cert.validity().not_before.to_datetime().into();
         let not_after = cert.validity().not_after.to_datetime().into();
-        let mut params = base_params(common_name, serial, not_before, not_after);
+        let mut params = base_params("", root.serial, not_before, not_after);
+        params.distinguished_name = root.subject;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![
             KeyUsagePurpose::DigitalSignature,
             KeyUsagePurpose::KeyCertSign,
             KeyUsagePurpose::CrlSign,
         ];
-        params.key_identifier_method = KeyIdMethod::PreSpecified(key_id(&key));
-        if let Some(name) = &cert.subject_alternative_name().ok().flatten() {
-            for general in &name.value.general_names {
-                if let x509_parser::extensions::GeneralName::URI(text) = general {
-                    params.subject_alt_names.push(uri(text)?);
-                }
-            }
+        let key_id = root.key_id.unwrap_or_else(|| key_id(&key));
+        let signing_key_id = hex(&key_id, ":");
+        params.key_identifier_method = KeyIdMethod::PreSpecified(key_id);
+        for text in root.uris {
+            params.subject_alt_names.push(uri(&text)?);
+        }
+        // Written as rcgen will write it, the name must be the one that is there.
+        let trial = params.self_signed(&key).map_err(|e| issue(&e))?;
+        let (_, trial) = X509Certificate::from_der(trial.der())
+            .map_err(|e| IdentityError::malformed("the CA's certificate", e))?;
+        if trial.issuer().as_raw() != cert.subject().as_raw() {
+            return Err(root::unrepeatable());
         }
         let root_id = hex(&Sha1::digest(&der), ":");
-        let signing_key_id = hex(&key_id(&key), ":");
         Ok(Self {
             issuer: Issuer::new(params.clone(), key),
             params,
             cert_pem: cert_pem.to_owned(),
             root_id,
             signing_key_id,
-            serial,
+            serial: root.serial,
+            key_type: root.key_type,
             not_before,
             not_after,
         })
@@ -159,7 +170,18 @@ impl CertificateAuthority {
         let signing_key_id = hex(&key_id(&key), ":");
         let cert_pem = unix_lines(&cert.pem());
         let issuer = Issuer::new(params.clone(), key);
-        Self { issuer, params, cert_pem, root_id, signing_key_id, serial, not_before, not_after }
+        let key_type = ("ec", 256);
+        Self {
+            issuer,
+            params,
+            cert_pem,
+            root_id,
+            signing_key_id,
+            serial,
+            key_type,
+            not_before,
+            not_after,
+        }
     }
 
     /// Issues a leaf for this identity, valid from a minute ago for `ttl` from `now`.
@@ -225,14 +247,21 @@ impl CertificateAuthority {
         &self.root_id
     }
 
-    /// The id of the signing key: SHA-256 of the public key, hex with colons.
+    /// The id of the signing key, hex with colons: the certificate's subject key id, or the SHA-256
+    /// of the public key where it has none.
     pub fn signing_key_id(&self) -> &str {
         &self.signing_key_id
     }
 
-    /// The root's serial number.
+    /// The low 64 bits of the root's serial number, as Consul's API tells it. A serial number has up
+    /// to 20 bytes (RFC 5280 §4.1.2.2).
     pub fn serial(&self) -> u64 {
         self.serial
+    }
+
+    /// The kind of the signing key in Consul's word (`ec`, `rsa`) and its size in bits.
+    pub fn key_type(&self) -> (&'static str, usize) {
+        self.key_type
     }
 
     /// Valid from.

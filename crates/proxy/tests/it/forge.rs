@@ -92,30 +92,47 @@ pub(crate) async fn shake_on(
     credentials: Option<&Forged>,
     version: &'static SupportedProtocolVersion,
 ) -> io::Result<TlsStream<TcpStream>> {
+    shake_speaking(stream, credentials, version, &[]).await
+}
+
+/// The same, offering these protocols.
+pub(crate) async fn shake_speaking(
+    stream: TcpStream,
+    credentials: Option<&Forged>,
+    version: &'static SupportedProtocolVersion,
+    alpn: &[&[u8]],
+) -> io::Result<TlsStream<TcpStream>> {
     let provider = meshx_identity::provider();
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[version])
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anybody(provider)));
-    let config = match credentials {
+    let mut config = match credentials {
         Some(Forged { chain, key }) => {
             builder.with_client_auth_cert(chain.clone(), key.clone_key()).unwrap()
         }
         None => builder.with_no_client_auth(),
     };
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     let server = ServerName::try_from("mesh.invalid").unwrap();
     TlsConnector::from(Arc::new(config)).connect(server, stream).await
 }
 
 /// The configuration of a server that presents `credentials` and asks for nothing.
 pub(crate) fn server(credentials: &Forged) -> Arc<ServerConfig> {
-    let config = ServerConfig::builder_with_provider(meshx_identity::provider())
+    server_speaking(credentials, &[])
+}
+
+/// The same, knowing these protocols.
+pub(crate) fn server_speaking(credentials: &Forged, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+    let mut config = ServerConfig::builder_with_provider(meshx_identity::provider())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(credentials.chain.clone(), credentials.key.clone_key())
         .unwrap();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Arc::new(config)
 }
 

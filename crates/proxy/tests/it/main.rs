@@ -6,6 +6,7 @@ mod drain;
 mod erlang;
 mod flow;
 mod forge;
+mod greeting;
 mod load;
 mod policy;
 mod refusal;

@@ -15,7 +15,7 @@ use crate::config::AgentConfig;
 use crate::control::{Control, new_uuid};
 use crate::dns;
 use crate::error::{AgentError, Holder};
-use crate::http::{Facts, server};
+use crate::http::{Facts, Site, server};
 use crate::state::{Authority, Identity, Intentions, State};
 use crate::store::{Saved, Store};
 
@@ -77,7 +77,8 @@ impl Agent {
         let dns = sockets.as_ref().map(|sockets| sockets.address);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let control = Control::new(state, store, stop.clone());
-        let facts = Arc::new(Facts { http, dns });
+        let site = Site::new(http, config.advertise, &config.node_name);
+        let facts = Arc::new(Facts { http, dns, site });
         tasks.spawn(Arc::clone(&control).keep_time());
         tasks.spawn(server::serve(listener, Arc::clone(&control), facts, tasks.clone()));
         if let Some(sockets) = sockets {

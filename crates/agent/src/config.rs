@@ -17,6 +17,10 @@ use meshx_core::Action;
 #[expect(clippy::exhaustive_structs, reason = "made with `..AgentConfig::default()`")]
 pub struct AgentConfig {
     /// Where the HTTP API listens; port 0 takes a free one.
+    ///
+    /// The API has no tokens: whoever reaches it may do everything. On loopback it answers only to
+    /// requests for this machine (loopback, this address, [`advertise`](Self::advertise),
+    /// [`node_name`](Self::node_name)); on every address it refuses the pages of other sites.
     pub http_addr: SocketAddr,
     /// Where DNS listens, UDP and TCP; port 0 takes a free one, `None` turns it off.
     pub dns_addr: Option<SocketAddr>,

@@ -8,6 +8,10 @@ use meshx_core::{Code, Diagnostic};
 use meshx_identity::IdentityError;
 
 /// An agent that does not start.
+///
+/// The codes: MX0102 an address in use, MX0120 an address that cannot be listened on, MX0121 a name,
+/// MX0122 the data directory, MX0123 the data directory of a running agent, MX0124 the state file,
+/// MX0125 the certificate authority. MX0126 to MX0129 are kept for more of them.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AgentError {
@@ -111,13 +115,13 @@ impl AgentError {
 impl Diagnostic for AgentError {
     fn code(&self) -> Code {
         Code(match self {
-            Self::Listen { .. } => 101,
             Self::InUse { .. } => 102,
-            Self::Name { .. } => 103,
-            Self::DataDir { .. } => 104,
-            Self::DataDirBusy { .. } => 105,
-            Self::State { .. } => 106,
-            Self::Authority(_) => 107,
+            Self::Listen { .. } => 120,
+            Self::Name { .. } => 121,
+            Self::DataDir { .. } => 122,
+            Self::DataDirBusy { .. } => 123,
+            Self::State { .. } => 124,
+            Self::Authority(_) => 125,
         })
     }
 
@@ -149,14 +153,15 @@ impl Diagnostic for AgentError {
             ),
             Self::Listen { .. } => "choose another address with --http-addr".to_owned(),
             Self::DataDir { .. } => {
-                "the directory must be yours and writable; leave --data-dir out to keep nothing"
+                "the directory must be yours alone (mode 0700) and writable; leave --data-dir out to \
+                 keep nothing"
                     .to_owned()
             }
             Self::DataDirBusy { .. } => {
                 "stop that agent, or choose another directory with --data-dir".to_owned()
             }
             Self::State { path, .. } => format!(
-                "move {} away to begin with a new certificate authority and no intentions",
+                "set it right, or move {} away to begin with a new certificate authority and no intentions",
                 path.display()
             ),
             Self::Name { .. } | Self::Authority(_) => return None,
@@ -165,5 +170,29 @@ impl Diagnostic for AgentError {
 
     fn is_retryable(&self) -> bool {
         matches!(self, Self::InUse { .. } | Self::Listen { .. } | Self::DataDirBusy { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_those_of_the_list() {
+        let (address, path) = (SocketAddr::from(([127, 0, 0, 1], 1)), PathBuf::from("d"));
+        let source = || io::Error::other("x");
+        let reason = String::new();
+        let all = [
+            (AgentError::InUse { address, holder: Holder::Unknown }, 102),
+            (AgentError::Listen { address, what: "HTTP", source: source() }, 120),
+            (AgentError::Name { what: "node name", name: String::new() }, 121),
+            (AgentError::DataDir { path: path.clone(), reason: reason.clone() }, 122),
+            (AgentError::DataDirBusy { path: path.clone() }, 123),
+            (AgentError::State { path, reason }, 124),
+            (AgentError::Authority(IdentityError::Issue(String::new())), 125),
+        ];
+        for (error, code) in all {
+            assert_eq!(error.code(), Code(code), "{error}");
+        }
     }
 }

@@ -126,8 +126,10 @@ async fn a_client_that_goes_away_leaves_no_half_write() {
         let body = body.to_string();
         let patience = Duration::from_secs(1);
         let mut stream = meshx_rt::net::dial(agent.http_addr(), patience).await.unwrap();
-        let head =
-            format!("POST {LIST} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "POST {LIST} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
         stream.write_all((head + &body).as_bytes()).await.unwrap();
         tokio::time::sleep(Duration::from_micros(u64::from(n) * 100)).await;
         drop(stream);
@@ -225,6 +227,64 @@ async fn what_consul_alone_has_is_said() {
     }
 }
 
+/// Sends a request with exactly these headers; the status of the answer.
+async fn raw(agent: &Agent, request: &str) -> u16 {
+    let mut stream = meshx_rt::net::dial(agent.http_addr(), Duration::from_secs(1)).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_get_and_change_nothing() {
+    let denies = AgentConfig {
+        default_policy: meshx_core::Action::Deny,
+        node_name: "laptop".to_owned(),
+        ..config()
+    };
+    let agent = Agent::start(denies).await.unwrap();
+    let body = r#"{"SourceName":"*","DestinationName":"*","Action":"allow"}"#;
+    let post = |headers: &str| {
+        let length = body.len();
+        format!(
+            "POST {LIST} HTTP/1.1\r\n{headers}Connection: close\r\nContent-Type: text/plain\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        )
+    };
+    let here = agent.http_addr();
+    let origin = format!("Host: {here}\r\nOrigin: https://evil.example\r\n");
+    assert_eq!(raw(&agent, &post(&origin)).await, 403);
+    let rebound = "Host: evil.example\r\nOrigin: http://evil.example\r\n";
+    assert_eq!(raw(&agent, &post(rebound)).await, 403);
+    assert_eq!(get(&agent, LIST).await.ok().json(), json!([]), "nothing was made");
+
+    let leaf = |headers: &str| {
+        format!("GET /v1/agent/connect/ca/leaf/web HTTP/1.1\r\n{headers}Connection: close\r\n\r\n")
+    };
+    assert_eq!(raw(&agent, &leaf("Host: evil.example:8500\r\n")).await, 403);
+    assert_eq!(raw(&agent, &leaf(&origin)).await, 403);
+    assert_eq!(raw(&agent, &leaf("Host: laptop:8500\r\n")).await, 200);
+    assert_eq!(raw(&agent, &leaf("")).await, 200, "no browser leaves Host out");
+    assert_eq!(raw(&agent, "GET /v1/agent/self HTTP/1.0\r\n\r\n").await, 200);
+    let preflight = "OPTIONS /v1/agent/self HTTP/1.1\r\nHost: evil.example\r\n\
+                     Origin: http://evil.example\r\nConnection: close\r\n\r\n";
+    assert_eq!(raw(&agent, preflight).await, 403);
+}
+
+#[tokio::test]
+async fn a_directory_that_others_can_enter_gets_no_key() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = Dir::new();
+    std::fs::create_dir(&dir.0).unwrap();
+    std::fs::set_permissions(&dir.0, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let error = Agent::start(dir.config()).await.unwrap_err();
+    assert!(error.to_string().contains("chmod 700"), "{error}");
+    assert!(!dir.0.join("agent.json").exists());
+    std::fs::set_permissions(&dir.0, std::fs::Permissions::from_mode(0o700)).unwrap();
+    Agent::start(dir.config()).await.unwrap().shutdown().await;
+}
+
 #[tokio::test]
 async fn bodies_are_bounded() {
     let agent = Agent::start(config()).await.unwrap();
@@ -238,7 +298,7 @@ async fn bodies_are_bounded() {
     let chunked = "5\r\n{\"Nam\r\n8\r\ne\":\"ab\"}\r\n0\r\n\r\n";
     let mut stream = meshx_rt::net::dial(agent.http_addr(), Duration::from_secs(1)).await.unwrap();
     let head = format!(
-        "PUT {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        "PUT {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     );
     stream.write_all((head + chunked).as_bytes()).await.unwrap();
     let mut answer = String::new();
@@ -268,7 +328,10 @@ async fn slow_clients_do_not_slow_others() {
         let patience = Duration::from_secs(5);
         let mut stream = meshx_rt::net::dial(agent.http_addr(), patience).await.unwrap();
         if n % 2 == 0 {
-            stream.write_all(b"GET /v1/agent/self HTTP/1.1\r\nHost: x\r\nX-Sl").await.unwrap();
+            stream
+                .write_all(b"GET /v1/agent/self HTTP/1.1\r\nHost: localhost\r\nX-Sl")
+                .await
+                .unwrap();
         }
         slow.push(stream);
     }
@@ -328,9 +391,9 @@ async fn garbage_is_survived() {
     for bytes in [
         &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
         b"GET\r\n\r\n",
-        b"GET /%ff%fe HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET /v1/catalog/services?%ff HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"PUT /v1/agent/service/register HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"GET /%ff%fe HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /v1/catalog/services?%ff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"PUT /v1/agent/service/register HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
         b"\0\0\0\0\0\0\0\0",
     ] {
         let patience = Duration::from_secs(1);

@@ -13,6 +13,7 @@ mod reply;
 mod request;
 mod route;
 pub(crate) mod server;
+mod site;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use self::options::Options;
 use self::reply::Reply;
 use self::request::Request;
 use self::route::Route;
+pub(crate) use self::site::Site;
 use crate::control::Control;
 use crate::limits;
 use crate::refusal::Refusal;
@@ -35,6 +37,7 @@ use crate::state::{State, Topic};
 pub(crate) struct Facts {
     pub(crate) http: SocketAddr,
     pub(crate) dns: Option<SocketAddr>,
+    pub(crate) site: Site,
 }
 
 /// One request at the registry.
@@ -67,10 +70,6 @@ pub(crate) async fn answer(control: &Arc<Control>, facts: &Facts, request: Reque
         let text = format!("method {} not allowed", request.method);
         return Reply::from(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, text))
             .header("allow", route.allow());
-    }
-    if request.method != Method::GET && is_of_another_site(&request) {
-        let text = "A page of another site may not write here";
-        return Refusal::new(StatusCode::FORBIDDEN, text).into();
     }
     let call = Call { control, facts, request: &request };
     call.dispatch(route).await.unwrap_or_else(Reply::from)
@@ -185,15 +184,6 @@ impl Call<'_> {
         );
         Reply::text(StatusCode::OK, "text/plain; charset=utf-8", text)
     }
-}
-
-/// True for a request that a browser makes on behalf of a page that is not ours: there are no tokens
-/// here that such a page would lack.
-fn is_of_another_site(request: &Request) -> bool {
-    let header = |name| request.headers.get(name).and_then(|value| value.to_str().ok());
-    let Some(origin) = header("origin") else { return false };
-    let host = origin.split_once("://").map(|(_, host)| host);
-    host.is_none() || host != header("host")
 }
 
 /// A body within the bound, or why not.

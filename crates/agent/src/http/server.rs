@@ -95,7 +95,7 @@ async fn respond(
     facts: &Facts,
     request: hyper::Request<Incoming>,
 ) -> Response<Full<Bytes>> {
-    let reply = match receive(request).await {
+    let reply = match receive(facts, request).await {
         Ok(request) => {
             let (method, path) = (request.method.clone(), request.path.clone());
             let reply = answer(control, facts, request).await;
@@ -107,8 +107,9 @@ async fn respond(
     reply.into_response()
 }
 
-async fn receive(request: hyper::Request<Incoming>) -> Result<Request, Refusal> {
+async fn receive(facts: &Facts, request: hyper::Request<Incoming>) -> Result<Request, Refusal> {
     let (head, body) = request.into_parts();
+    facts.site.check(&head.uri, &head.headers)?;
     let path = decode_path(head.uri.path())?;
     let query = Query::parse(head.uri.query().unwrap_or_default())?;
     let body = tokio::time::timeout(limits::BODY_TIME, Limited::new(body, limits::BODY).collect());

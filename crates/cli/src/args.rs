@@ -123,6 +123,9 @@ pub(crate) struct Agent {
     /// What holds where no intention matches
     #[arg(long, value_enum, env = "MESHX_AGENT_DEFAULT_INTENTION", default_value_t = Policy::Allow)]
     pub(crate) default_intention: Policy,
+    /// Name of this machine in the catalog [default: its host name]
+    #[arg(long, value_name = "NAME", env = "MESHX_AGENT_NODE")]
+    pub(crate) node: Option<String>,
     /// Name of the datacenter
     #[arg(long, env = "MESHX_AGENT_DATACENTER", default_value = "dc1")]
     pub(crate) datacenter: String,
@@ -177,7 +180,7 @@ pub(crate) struct Exec {
     /// Start the program only when service S has a passing instance; repeatable
     #[arg(long = "wait-for", value_name = "S")]
     pub(crate) wait_for: Vec<ServiceName>,
-    /// How long to wait for the control plane, and for `--wait-for`
+    /// How long to wait for the control plane, and for `--wait-for` (0s: not, and 30s)
     #[arg(long, value_name = "D", env = "MESHX_WAIT", default_value = "0s", value_parser = duration)]
     pub(crate) wait: Duration,
     /// How long an orderly stop may take before the program gets SIGKILL

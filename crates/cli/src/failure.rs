@@ -16,6 +16,8 @@ pub(crate) mod exit {
     pub(crate) const NOT_FOUND: u8 = 4;
     /// The token is not enough.
     pub(crate) const DENIED: u8 = 5;
+    /// Something did not become ready in time.
+    pub(crate) const TIMED_OUT: u8 = 6;
     /// The name is registered and alive.
     pub(crate) const CONFLICT: u8 = 7;
     /// The configuration is invalid; restarting will not help.
@@ -54,7 +56,11 @@ impl Failure {
     pub(crate) fn before_child(mut self) -> Self {
         if !matches!(
             self.exit,
-            exit::UNREACHABLE | exit::DENIED | exit::CONFLICT | exit::CONFIGURATION
+            exit::UNREACHABLE
+                | exit::DENIED
+                | exit::TIMED_OUT
+                | exit::CONFLICT
+                | exit::CONFIGURATION
         ) {
             self.exit = exit::EXEC;
         }
@@ -65,10 +71,13 @@ impl Failure {
 impl<E: Diagnostic> From<E> for Failure {
     fn from(error: E) -> Self {
         let exit = match error.code().0 {
-            101 => exit::UNREACHABLE,
+            // 109, 110: it answers, but not as a control plane should.
+            101 | 109 | 110 => exit::UNREACHABLE,
             102 | 307 => exit::CONFLICT,
             106 => exit::DENIED,
-            304 | 401..=499 => exit::CONFIGURATION,
+            // 120 to 129: the agent could not start.
+            120..=129 | 304 | 401..=499 => exit::CONFIGURATION,
+            311 => exit::TIMED_OUT,
             _ => exit::NEGATIVE,
         };
         let (code, hint) = (error.code(), error.hint());

@@ -29,7 +29,7 @@ impl Output {
         let mut out = if self.json {
             serde_json::to_string_pretty(value).unwrap_or_default()
         } else {
-            text(value)
+            clean(&text(value))
         };
         if !out.is_empty() && !out.ends_with('\n') {
             out.push('\n');
@@ -43,6 +43,7 @@ impl Output {
         // A program in the same terminal may have switched it to raw mode, where a line feed alone
         // does not go back to the first column.
         let end = if std::io::stderr().is_terminal() { "\r\n" } else { "\n" };
+        let text = clean(text).replace('\n', end);
         drop(std::io::stderr().lock().write_all(format!("{text}{end}").as_bytes()));
     }
 
@@ -86,6 +87,16 @@ impl Output {
     }
 }
 
+/// What others said (the control plane, a peer, a program's check) may hold anything; a terminal obeys
+/// control characters, and text that runs backwards lies to its reader. Line breaks and tabs are ours.
+fn clean(text: &str) -> String {
+    let harmful = |c: char| {
+        c.is_control() && c != '\n' && c != '\t'
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if harmful(c) { '\u{fffd}' } else { c }).collect()
+}
+
 /// Columns padded to their widest cell, two spaces apart. The first row is the heading.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -120,4 +131,20 @@ pub(crate) fn start_logging(verbose: u8) {
         .with_writer(std::io::stderr)
         .with_ansi(ansi)
         .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_not_commanded_by_others() {
+        assert_eq!(clean("a\x1b[2J\tb\r\n\u{202e}c é"), "a\u{fffd}[2J\tb\u{fffd}\n\u{fffd}c é");
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [["A", "B"], ["long", "x"]].map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(table(&rows), "A     B\nlong  x\n");
+    }
 }

@@ -4,27 +4,40 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::{Code, Diagnostic, Service, ServiceId, ServiceName, Upstream};
 
 /// A service mesh as a program sees it: offer a service, reach another.
 ///
-/// These are the four operations of Meshx's behaviour of the same name. `start` and `connect`
+/// These are the four operations of Meshx's behaviour of the same name, and one to wait with. `start`
+/// and `connect`
 /// return guards: dropping one undoes it in the background, [`stop`](Self::stop) and
 /// [`disconnect`](Self::disconnect) undo it and wait until it is done.
 ///
 /// # Readiness
 ///
-/// `start` returns when a peer can really connect: the certificate is there, the public listener
-/// is bound, and the control plane shows the instance as passing. `connect` returns when the local
-/// listener is bound; it does not wait for an instance of the destination to exist.
+/// `start` returns when everything on the mesh's side is done: the certificate is there, the public
+/// listener is bound, the instance is registered. If the program listens already, it returns when a
+/// peer can really connect; if it does not, the instance is critical until it does, and
+/// [`ready`](Self::ready) waits for that. `connect` returns when the local listener is bound; it does
+/// not wait for an instance of the destination to exist.
 ///
 /// # Cancellation
 ///
-/// Dropping the future of `start` or `connect` leaves nothing registered and nothing bound.
+/// A future of `start` or `connect` that is dropped leaves nothing bound, and takes back in the
+/// background what it had registered.
 pub trait ServiceMesh: Send + Sync {
     /// Registers an instance and runs its sidecar. The program listens on [`Running::local`].
     fn start(&self, service: Service) -> impl Future<Output = Result<Running, MeshError>> + Send;
+
+    /// Waits until a peer can really connect: the program listens, and the control plane leads peers
+    /// to it. An error when that is not so within `limit`.
+    fn ready(
+        &self,
+        running: &Running,
+        limit: Duration,
+    ) -> impl Future<Output = Result<(), MeshError>> + Send;
 
     /// Drains the sidecar, removes the registration, and returns when both are done.
     fn stop(&self, running: Running) -> impl Future<Output = Result<(), MeshError>> + Send;

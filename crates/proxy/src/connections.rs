@@ -191,6 +191,12 @@ impl Connections {
         live.values().filter(|entry| entry.is_open()).count()
     }
 
+    /// How many live that were made this way.
+    pub fn count(&self, direction: Direction) -> usize {
+        let live = self.inner.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.values().filter(|e| e.is_open() && e.facts.direction == direction).count()
+    }
+
     /// True when none lives.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -19,6 +19,8 @@ use crate::WorkloadError;
 pub const META_ADMIN: &str = "meshx-admin";
 /// Metadata of a registration: the process that registered.
 pub const META_PID: &str = "meshx-pid";
+/// Metadata of a registration: when that process started, in the kernel's ticks.
+pub const META_START: &str = "meshx-start";
 /// Metadata of a registration: the machine it runs on.
 pub const META_HOST: &str = "meshx-host";
 /// Metadata of a registration: `tcp` or `erlang`.

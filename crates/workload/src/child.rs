@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 use tokio::process::Child;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::WorkloadError;
@@ -55,48 +55,80 @@ pub(crate) fn spawn(
         .map_err(WorkloadError::io("cannot start the program"))
 }
 
-/// Waits for the child to end, passing signals on to it.
-///
-/// `SIGTERM`, `SIGHUP`, `SIGUSR1` and `SIGUSR2` are forwarded. `SIGINT` and `SIGQUIT` come from the
-/// terminal, which sends them to the child as well; we only must not die of them. After a `SIGTERM`
-/// the child has `kill_after` to end. `before_term` runs before the first `SIGTERM` is passed on;
-/// cancelling `stop` has the effect of a `SIGTERM`.
-pub(crate) async fn supervise(
-    child: &mut Child,
-    kill_after: Duration,
-    stop: CancellationToken,
-    before_term: impl AsyncFnOnce(),
-) -> Result<ExitStatus, WorkloadError> {
-    let listen = |kind| signal(kind).map_err(WorkloadError::io("cannot listen for signals"));
-    let (mut term, mut hup) = (listen(SignalKind::terminate())?, listen(SignalKind::hangup())?);
-    let (mut int, mut quit) = (listen(SignalKind::interrupt())?, listen(SignalKind::quit())?);
-    let mut usr1 = listen(SignalKind::user_defined1())?;
-    let mut usr2 = listen(SignalKind::user_defined2())?;
-    loop {
+/// The signals that concern a wrapper. From the moment that this exists, none of them ends us.
+pub(crate) struct Signals {
+    term: Stream,
+    hup: Stream,
+    int: Stream,
+    quit: Stream,
+    usr1: Stream,
+    usr2: Stream,
+}
+
+impl Signals {
+    pub(crate) fn listen() -> Result<Self, WorkloadError> {
+        let listen = |kind| signal(kind).map_err(WorkloadError::io("cannot listen for signals"));
+        Ok(Self {
+            term: listen(SignalKind::terminate())?,
+            hup: listen(SignalKind::hangup())?,
+            int: listen(SignalKind::interrupt())?,
+            quit: listen(SignalKind::quit())?,
+            usr1: listen(SignalKind::user_defined1())?,
+            usr2: listen(SignalKind::user_defined2())?,
+        })
+    }
+
+    /// The status to end with if we were asked to end before there was a child.
+    pub(crate) async fn early(&mut self) -> Option<u8> {
         tokio::select! {
-            status = child.wait() => return status.map_err(WorkloadError::io("wait")),
-            _ = term.recv() => break,
-            () = stop.cancelled() => break,
-            _ = hup.recv() => send(child, Signal::HUP),
-            _ = usr1.recv() => send(child, Signal::USR1),
-            _ = usr2.recv() => send(child, Signal::USR2),
-            _ = int.recv() => {}
-            _ = quit.recv() => {}
+            biased;
+            _ = self.int.recv() => Some(130),
+            _ = self.term.recv() => Some(143),
+            _ = self.hup.recv() => Some(129),
+            _ = self.quit.recv() => Some(131),
+            () = std::future::ready(()) => None,
         }
     }
-    tokio::select! {
-        status = child.wait() => return status.map_err(WorkloadError::io("wait")),
-        () = before_term() => {}
-        // A second request does not wait.
-        _ = term.recv() => {}
+
+    /// Waits for the child to end, passing signals on to it.
+    ///
+    /// `SIGTERM`, `SIGHUP`, `SIGUSR1` and `SIGUSR2` are forwarded. `SIGINT` and `SIGQUIT` come from
+    /// the terminal, which sends them to the child as well; we only must not die of them. After a
+    /// `SIGTERM` the child has `kill_after` to end. `before_term` runs before the first `SIGTERM` is
+    /// passed on; cancelling `stop` has the effect of a `SIGTERM`.
+    pub(crate) async fn supervise(
+        mut self,
+        child: &mut Child,
+        kill_after: Duration,
+        stop: CancellationToken,
+        before_term: impl AsyncFnOnce(),
+    ) -> Result<ExitStatus, WorkloadError> {
+        loop {
+            tokio::select! {
+                status = child.wait() => return status.map_err(WorkloadError::io("wait")),
+                _ = self.term.recv() => break,
+                () = stop.cancelled() => break,
+                _ = self.hup.recv() => send(child, Signal::HUP),
+                _ = self.usr1.recv() => send(child, Signal::USR1),
+                _ = self.usr2.recv() => send(child, Signal::USR2),
+                _ = self.int.recv() => {}
+                _ = self.quit.recv() => {}
+            }
+        }
+        tokio::select! {
+            status = child.wait() => return status.map_err(WorkloadError::io("wait")),
+            () = before_term() => {}
+            // A second request does not wait.
+            _ = self.term.recv() => {}
+        }
+        send(child, Signal::TERM);
+        tokio::select! {
+            status = child.wait() => return status.map_err(WorkloadError::io("wait")),
+            () = tokio::time::sleep(kill_after) => {}
+        }
+        send(child, Signal::KILL);
+        child.wait().await.map_err(WorkloadError::io("wait"))
     }
-    send(child, Signal::TERM);
-    tokio::select! {
-        status = child.wait() => return status.map_err(WorkloadError::io("wait")),
-        () = tokio::time::sleep(kill_after) => {}
-    }
-    send(child, Signal::KILL);
-    child.wait().await.map_err(WorkloadError::io("wait"))
 }
 
 /// The status that we end with: the child's own, or 128 + N when signal N ended it.

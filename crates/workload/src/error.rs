@@ -33,6 +33,14 @@ pub enum WorkloadError {
         /// From ours.
         flag: String,
     },
+    /// A service that was to be waited for has no passing instance.
+    #[error("{service} has no passing instance after {limit:?}")]
+    NotReady {
+        /// The service.
+        service: String,
+        /// How long it was waited for.
+        limit: std::time::Duration,
+    },
     /// A socket, a file or a process could not be had.
     #[error("{what}: {source}")]
     Io {
@@ -61,6 +69,7 @@ impl Diagnostic for WorkloadError {
             Self::Conflict { .. } => Code(307),
             Self::TwoNames { .. } => Code(304),
             Self::Io { .. } => Code(308),
+            Self::NotReady { .. } => Code(311),
             Self::Config(_) => Code(401),
         }
     }
@@ -72,6 +81,12 @@ impl Diagnostic for WorkloadError {
                 Some("stop it, choose another name, or take its place with `--replace`".to_owned())
             }
             Self::Conflict { .. } => Some("choose another name".to_owned()),
+            Self::NotReady { service, .. } => {
+                Some(format!("`meshx services show {service}`; `--wait` sets the time"))
+            }
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                Some("another program listens there: choose another port".to_owned())
+            }
             Self::TwoNames { .. } => Some("give the name once".to_owned()),
             _ => None,
         }

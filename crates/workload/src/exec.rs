@@ -4,25 +4,28 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use meshx_consul::Client;
 use meshx_core::{NodeName, ServiceId, ServiceName};
-use meshx_proxy::{OpenUpstream, Protocol};
+use meshx_proxy::{Direction, Protocol};
 use meshx_rt::net;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::child::Signals;
 use crate::front_door::FrontDoor;
 use crate::member::journal;
 use crate::naming::{self, Naming, NodePlan};
 use crate::rundir::RunDir;
 use crate::{
-    Member, MemberConfig, NamesMode, Notice, Notify, UpstreamSpec, WorkloadError, admin, child,
-    variables, vm,
+    Member, MemberConfig, NamesMode, Notice, Notify, UpstreamGuard, UpstreamSpec, WorkloadError,
+    admin, child, variables, vm,
 };
 
+/// How long `--wait-for` waits where `--wait` says nothing.
+const WAIT_FOR: Duration = Duration::from_secs(30);
 /// Time for the connections of an Erlang node to end after its VM has: they end with it.
 const NODE_DRAIN: Duration = Duration::from_millis(500);
 
@@ -69,7 +72,7 @@ pub struct ExecConfig {
     pub replace: bool,
     /// `--wait-for`.
     pub wait_for: Vec<ServiceName>,
-    /// `--wait`: how long to wait for the control plane and for `wait_for`.
+    /// `--wait`: how long to wait for the control plane, and for `wait_for` (there 30 s if zero).
     pub wait: Duration,
     /// `--drain`.
     pub drain: Duration,
@@ -134,9 +137,10 @@ pub async fn exec(client: Client, config: ExecConfig) -> Result<u8, WorkloadErro
     wait_for_services(&client, &config).await?;
     let runtime_dir = (config.variable)("XDG_RUNTIME_DIR").map(PathBuf::from);
     let folder = RunDir::create(runtime_dir.as_deref())?;
+    let signals = Signals::listen()?;
     match naming {
-        Naming::Service(name) => exec_service(client, config, name, &folder).await,
-        Naming::Node(plan) => exec_node(client, config, plan, &folder).await,
+        Naming::Service(name) => exec_service(client, config, name, &folder, signals).await,
+        Naming::Node(plan) => exec_node(client, config, plan, &folder, signals).await,
     }
 }
 
@@ -146,6 +150,7 @@ async fn exec_service(
     config: ExecConfig,
     name: ServiceName,
     folder: &RunDir,
+    mut signals: Signals,
 ) -> Result<u8, WorkloadError> {
     let local = match config.port {
         None => None,
@@ -156,49 +161,62 @@ async fn exec_service(
         }
     };
     let mut member_config = template(&config, name.clone(), Protocol::Tcp, folder);
-    member_config.id = config.id.clone().unwrap_or_else(|| ServiceId::from(&name));
+    member_config.id = match (&config.id, &config.name) {
+        (Some(id), _) => id.clone(),
+        (None, Some(_)) => ServiceId::from(&name),
+        // Nobody chose this name; another `exec` of the same command is no conflict.
+        (None, None) => format!("{name}-{}", std::process::id()).parse()?,
+    };
     member_config.offers = local.is_some();
-    let member = Member::join(&client, member_config, journal(Arc::clone(&config.notify))).await?;
-    (config.notify)(Notice::Joined {
-        service: member.name().to_string(),
-        public: member.public(),
-        control_plane: client.address().to_string(),
-    });
-    let (upstreams, mut environment) = open_upstreams(&member, &config).await?;
-    if let (Some(local), Some(Port::Auto)) = (local, config.port) {
-        environment.push(("PORT".to_owned(), local.port().to_string()));
-    }
-    let member = Arc::new(member);
     let (stop, done) = (CancellationToken::new(), CancellationToken::new());
     let done_guard = done.clone().drop_guard();
-    let reporting = Arc::downgrade(&member);
-    let report = move || reporting.upgrade().map(|member| member.report());
+    let seat: Arc<OnceLock<Arc<Member>>> = Arc::default();
+    let reporting = Arc::clone(&seat);
+    let report = move || reporting.get().map(|member| member.report());
+    // Before the registration names the socket: whoever finds the one finds the other.
     admin::serve(&folder.admin_socket(), report, stop.clone(), done)?;
-
-    let mut child = child::spawn(&config.launcher, &config.command, environment)?;
-    let drain = async || {
-        member.retire("the program is about to end");
-        let deadline = Instant::now() + config.drain;
-        while !member.sidecar().connections().is_empty() && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    let member = Member::join(&client, member_config, journal(Arc::clone(&config.notify))).await?;
+    let member = Arc::new(member);
+    drop(seat.set(Arc::clone(&member)));
+    let run = async {
+        joined(&member, &client, &config.notify);
+        let (upstreams, mut environment) =
+            open_all(&member, &config.upstreams, &config.notify).await?;
+        if let (Some(local), Some(Port::Auto)) = (local, config.port) {
+            environment.push(("PORT".to_owned(), local.port().to_string()));
         }
-    };
-    let status = {
-        let follow = async {
-            match local {
-                Some(local) => member.follow_port(local).await,
-                None => std::future::pending().await,
+        if let Some(status) = signals.early().await {
+            return Ok(status);
+        }
+        let mut child = child::spawn(&config.launcher, &config.command, environment)?;
+        let drain = async || {
+            member.retire("the program is about to end");
+            let deadline = Instant::now() + config.drain;
+            while member.sidecar().connections().count(Direction::Inbound) > 0
+                && Instant::now() < deadline
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::select! {
-            status = child::supervise(&mut child, config.kill_after, stop, drain) => status,
-            () = follow => unreachable_follow(),
-        }
+        let status = tokio::select! {
+            status = signals.supervise(&mut child, config.kill_after, stop, drain) => status?,
+            never = follow(&member, local) => match never {},
+        };
+        drop(upstreams);
+        Ok(child::exit_code(status))
     };
+    let status = run.await;
     drop(done_guard);
-    drop(upstreams);
-    leave(member, Duration::from_secs(1)).await;
-    status.map(child::exit_code)
+    leave(&member, Duration::from_secs(1)).await;
+    status
+}
+
+/// Follows the program's port, if it has one, for ever.
+pub(crate) async fn follow(member: &Member, local: Option<SocketAddr>) -> std::convert::Infallible {
+    match local {
+        Some(local) => member.follow_port(local).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// An Erlang VM, or the script that starts one.
@@ -207,6 +225,7 @@ async fn exec_node(
     config: ExecConfig,
     plan: NodePlan,
     folder: &RunDir,
+    signals: Signals,
 ) -> Result<u8, WorkloadError> {
     if config.port.is_some() {
         return Err(WorkloadError::Config(
@@ -214,18 +233,48 @@ async fn exec_node(
                 .to_owned(),
         ));
     }
-    let journal = journal(Arc::clone(&config.notify));
+    if plan.expected.is_none() && !config.upstreams.is_empty() {
+        return Err(WorkloadError::Config(
+            "--upstream needs to know who asks: give the node's --name".to_owned(),
+        ));
+    }
     // Replaced by the node's name when it is known.
     let unnamed = plan.expected.as_ref().map_or_else(|| "erlang".parse(), |n| Ok(n.service()))?;
     let door = Arc::new(FrontDoor::new(
         client,
         template(&config, unnamed, Protocol::Erlang, folder),
         plan.expected.clone(),
-        journal,
+        journal(Arc::clone(&config.notify)),
         Arc::clone(&config.notify),
     ));
+    let (stop, done) = (CancellationToken::new(), CancellationToken::new());
+    let done_guard = done.clone().drop_guard();
+    let reporting = Arc::downgrade(&door);
+    let report = move || {
+        let door = reporting.upgrade()?;
+        let seat = door.member.try_read().ok()?;
+        seat.as_ref().map(Member::report)
+    };
+    admin::serve(&folder.admin_socket(), report, stop.clone(), done)?;
+    let status = run_node(&door, &config, &plan, folder, signals, stop).await;
+    drop(done_guard);
+    let member = door.member.write().await.take();
+    if let Some(member) = member {
+        leave(&member, NODE_DRAIN).await;
+    }
+    status
+}
+
+async fn run_node(
+    door: &Arc<FrontDoor>,
+    config: &ExecConfig,
+    plan: &NodePlan,
+    folder: &RunDir,
+    mut signals: Signals,
+    stop: CancellationToken,
+) -> Result<u8, WorkloadError> {
     let mut environment = vm::environment(
-        &plan,
+        plan,
         config.hidden,
         &folder.epmd_socket(),
         folder.epmd_module()?,
@@ -236,26 +285,15 @@ async fn exec_node(
     if let Some(expected) = &plan.expected {
         door.become_member(expected).await?;
         if let Some(member) = door.member.read().await.as_ref() {
-            let opened = open_upstreams(member, &config).await?;
+            let opened = open_all(member, &config.upstreams, &config.notify).await?;
             upstreams = opened.0;
             environment.extend(opened.1);
         }
-    } else if !config.upstreams.is_empty() {
-        return Err(WorkloadError::Config(
-            "--upstream needs to know who asks: give the node's --name".to_owned(),
-        ));
     }
     door.serve(&folder.epmd_socket())?;
-    let (stop, done) = (CancellationToken::new(), CancellationToken::new());
-    let done_guard = done.clone().drop_guard();
-    let reporting = Arc::downgrade(&door);
-    let report = move || {
-        let door = reporting.upgrade()?;
-        let seat = door.member.try_read().ok()?;
-        seat.as_ref().map(Member::report)
-    };
-    admin::serve(&folder.admin_socket(), report, stop.clone(), done)?;
-
+    if let Some(status) = signals.early().await {
+        return Ok(status);
+    }
     let mut child = child::spawn(&config.launcher, &config.command, environment)?;
     // The links of a node live as long as the node; there is nothing to wait for.
     let retire = async || {
@@ -263,18 +301,9 @@ async fn exec_node(
             member.retire("the node is about to end");
         }
     };
-    let status = child::supervise(&mut child, config.kill_after, stop, retire).await;
-    drop(done_guard);
+    let status = signals.supervise(&mut child, config.kill_after, stop, retire).await?;
     drop(upstreams);
-    let member = door.member.write().await.take();
-    if let Some(member) = member {
-        leave(Arc::new(member), NODE_DRAIN).await;
-    }
-    status.map(child::exit_code)
-}
-
-fn unreachable_follow() -> Result<std::process::ExitStatus, WorkloadError> {
-    Err(WorkloadError::Config("the program's port is no longer followed".to_owned()))
+    Ok(child::exit_code(status))
 }
 
 fn template(
@@ -294,7 +323,16 @@ fn template(
     }
 }
 
-type OpenedUpstreams = (Vec<OpenUpstream>, Vec<(String, String)>);
+/// Says that a member is in.
+pub(crate) fn joined(member: &Member, client: &Client, notify: &Notify) {
+    notify(Notice::Joined {
+        service: member.name().to_string(),
+        public: member.public(),
+        control_plane: client.address().to_string(),
+    });
+}
+
+type OpenedUpstreams = (Vec<UpstreamGuard>, Vec<(String, String)>);
 
 pub(crate) async fn open_all(
     member: &Member,
@@ -313,17 +351,9 @@ pub(crate) async fn open_all(
     Ok((opened, environment))
 }
 
-async fn open_upstreams(
-    member: &Member,
-    config: &ExecConfig,
-) -> Result<OpenedUpstreams, WorkloadError> {
-    open_all(member, &config.upstreams, &config.notify).await
-}
-
 /// Leaves the mesh. The program has ended by now; a control plane that is away is no reason to
 /// change its exit status: the registration expires by itself.
-pub(crate) async fn leave(member: Arc<Member>, drain: Duration) {
-    let Ok(member) = Arc::try_unwrap(member) else { return };
+pub(crate) async fn leave(member: &Member, drain: Duration) {
     if let Err(error) = member.leave(drain).await {
         tracing::debug!(%error, "the registration is left to expire");
     }
@@ -346,7 +376,8 @@ pub(crate) async fn wait_for_control_plane(
 }
 
 async fn wait_for_services(client: &Client, config: &ExecConfig) -> Result<(), WorkloadError> {
-    let deadline = Instant::now() + config.wait.max(Duration::from_secs(30));
+    let limit = if config.wait.is_zero() { WAIT_FOR } else { config.wait };
+    let deadline = Instant::now() + limit;
     for service in &config.wait_for {
         loop {
             let entries = client.health_connect(service.as_str()).await?;
@@ -355,10 +386,7 @@ async fn wait_for_services(client: &Client, config: &ExecConfig) -> Result<(), W
                 break;
             }
             if Instant::now() >= deadline {
-                return Err(WorkloadError::Config(format!(
-                    "--wait-for {service}: it has no passing instance after {:?}",
-                    config.wait.max(Duration::from_secs(30))
-                )));
+                return Err(WorkloadError::NotReady { service: service.to_string(), limit });
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

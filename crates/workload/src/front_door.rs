@@ -4,6 +4,10 @@
 //! format, over a Unix socket that only its user can open. Where EPMD would know nodes of one
 //! machine, this knows every node service in the mesh; where EPMD would answer with a node's own
 //! port, this answers with the loopback port of an upstream that leads there.
+//!
+//! A VM registers before it sets its name, so a VM that the command line does not name registers
+//! without a host. Such a registration is granted, and becomes a member as soon as the module has
+//! told the host, which it does in a second registration some 20 ms later.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,20 +16,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use meshx_core::{NodeName, Upstream};
+use meshx_core::{Diagnostic as _, NodeName, Upstream};
 use meshx_dist::epmd::front_door::{Family, Lookup, Origin};
 use meshx_dist::epmd::{Alive, AliveReply, NamesReply, PortReply, Request};
-use meshx_proxy::{Direction, EndpointView, Event, Journal, OpenUpstream, Outcome, Protocol, Step};
+use meshx_proxy::{Direction, EndpointView, Event, Journal, Outcome, Protocol, Step};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{RwLock, Semaphore, watch};
 
-use crate::member::hostname;
 use crate::notice::warn;
-use crate::{Member, MemberConfig, Notice, Notify, WorkloadError};
+use crate::{Member, MemberConfig, Notice, Notify, UpstreamGuard, WorkloadError};
 
 /// Time for a question to arrive.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
+/// How long a question waits for the host of a VM that has just registered without one. The VM gives
+/// up after 2.5 s.
+const HOST_LIMIT: Duration = Duration::from_secs(1);
+/// How long a refused registration counts as refused. The module tries again after 2 s, so a lasting
+/// cause is told once.
+const REFUSED: Duration = Duration::from_secs(5);
 /// Connections at once: one lease, and a VM asks one question for each connection that it makes.
 const MAX_CONNECTIONS: usize = 256;
 /// Peers with an open upstream; the one that was asked for least recently is closed for a new one.
@@ -42,15 +51,33 @@ pub(crate) struct FrontDoor {
     pub(crate) notify: Notify,
     pub(crate) member: RwLock<Option<Member>>,
     peers: Mutex<HashMap<(NodeName, Family), Peer>>,
-    /// Number of the registration in force; 0 while there is none.
-    lease: Mutex<u64>,
+    /// Changed only while `member` is locked.
+    lease: watch::Sender<Lease>,
+}
+
+/// How the VM stands with its registration.
+#[derive(Default)]
+struct Lease {
+    /// Number of the registration in force; 0 before the first.
+    number: u64,
+    /// It came without a host, which will be told in the next one.
+    lacks_host: bool,
+    /// The last registration was refused: when, and why.
+    refused: Option<(Instant, String)>,
+}
+
+impl Lease {
+    fn refusal(&self) -> Option<&str> {
+        let (at, why) = self.refused.as_ref()?;
+        (at.elapsed() < REFUSED).then_some(why)
+    }
 }
 
 struct Peer {
     port: u16,
     view: watch::Receiver<EndpointView>,
     asked: Instant,
-    _open: OpenUpstream,
+    _open: UpstreamGuard,
 }
 
 impl FrontDoor {
@@ -61,13 +88,17 @@ impl FrontDoor {
         journal: Journal,
         notify: Notify,
     ) -> Self {
-        let (member, peers, lease) = (RwLock::default(), Mutex::default(), Mutex::default());
+        let (member, peers) = (RwLock::default(), Mutex::default());
+        let lease = watch::Sender::default();
         Self { client, template, expected, journal, notify, member, peers, lease }
     }
 
     /// Becomes the member of this name, unless it is that already.
     pub(crate) async fn become_member(&self, node: &NodeName) -> Result<(), WorkloadError> {
-        let mut seat = self.member.write().await;
+        self.sit(&mut *self.member.write().await, node).await
+    }
+
+    async fn sit(&self, seat: &mut Option<Member>, node: &NodeName) -> Result<(), WorkloadError> {
         if let Some(member) = seat.as_ref() {
             if member.name().as_str() == node.as_str() {
                 return Ok(());
@@ -159,63 +190,98 @@ impl FrontDoor {
     /// has stopped.
     async fn hold_lease(&self, mut stream: UnixStream, alive: Alive) -> std::io::Result<()> {
         let mut reply = BytesMut::new();
-        let number = match self.register(&alive).await {
-            Ok(number) => {
-                // Any number from 4 up: smaller ones are reserved (erl_dist_protocol, creation).
-                let creation = meshx_rt::random::u32().max(4);
-                AliveReply::granted(&alive, creation).encode(&mut reply);
-                number
-            }
-            Err(error) => {
-                (self.notify)(warn(&error));
-                AliveReply::refused(&alive).encode(&mut reply);
-                return stream.write_all(&reply).await;
-            }
+        let Some(number) = self.register(&alive).await else {
+            AliveReply::refused(&alive).encode(&mut reply);
+            return stream.write_all(&reply).await;
         };
-        stream.write_all(&reply).await?;
+        // Any number from 4 up: smaller ones are reserved (erl_dist_protocol, creation).
+        let creation = meshx_rt::random::u32().max(4);
+        AliveReply::granted(&alive, creation).encode(&mut reply);
+        let written = stream.write_all(&reply).await;
         // Nothing is expected on the lease; whatever ends the wait ends the lease.
         let _ended = stream.read(&mut [0; 1]).await;
-        let still = {
-            let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
-            *lease == number
-        };
-        if still && let Some(member) = self.member.read().await.as_ref() {
+        // A later registration has to wait for the seat, so this one is not taken for it.
+        let seat = self.member.read().await;
+        let still = self.lease.borrow().number == number;
+        if still && let Some(member) = seat.as_ref() {
             member.is_down("the node has stopped its distribution");
         }
-        Ok(())
+        if still {
+            self.lease.send_modify(|lease| lease.lacks_host = false);
+        }
+        written
     }
 
-    async fn register(&self, alive: &Alive) -> Result<u64, WorkloadError> {
+    /// The number of the registration; `None` when it is refused, which has been told by then.
+    async fn register(&self, alive: &Alive) -> Option<u64> {
+        let mut seat = self.member.write().await;
+        let done = self.try_register(&mut seat, alive).await;
+        let mut number = None;
+        self.lease.send_modify(|lease| {
+            let refused = match done {
+                Ok(has_host) => {
+                    lease.number += 1;
+                    lease.lacks_host = !has_host;
+                    number = Some(lease.number);
+                    None
+                }
+                Err(error) => {
+                    let why = error.to_string();
+                    if lease.refusal() != Some(&why) {
+                        (self.notify)(warn(&error));
+                    }
+                    lease.lacks_host = false;
+                    Some((Instant::now(), why))
+                }
+            };
+            lease.refused = refused;
+        });
+        number
+    }
+
+    /// True when the VM told the host of its name.
+    async fn try_register(
+        &self,
+        seat: &mut Option<Member>,
+        alive: &Alive,
+    ) -> Result<bool, WorkloadError> {
         let origin = Origin::parse(&alive.extra).map_err(|error| {
             WorkloadError::Config(format!("a registration is malformed: {error}"))
         })?;
         let family = origin.as_ref().map_or(Family::Inet, |origin| origin.family);
         let host = origin.and_then(|origin| origin.host);
-        let expected = self.expected.as_ref().map(|name| name.host().to_owned());
-        let host = host.or(expected).unwrap_or_else(|| {
-            let full = hostname();
-            full.split('.').next().unwrap_or_default().to_owned()
-        });
-        let node: NodeName = format!("{}@{host}", alive.name).parse()?;
+        // Without the host, the part before the @ must be as in a name all the same.
+        let whole = format!("{}@{}", alive.name, host.as_deref().unwrap_or("host"));
+        let node: NodeName = whole.parse()?;
         if alive.port == 0 {
-            return Err(WorkloadError::Config(format!("{node} registered without a port")));
+            return Err(WorkloadError::Config(format!("{} registered without a port", alive.name)));
         }
-        self.become_member(&node).await?;
-        let number = {
-            let mut lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
-            *lease += 1;
-            *lease
+        let node = if host.is_some() {
+            Some(node)
+        } else {
+            // Most likely it is who it is said to be, or was until now.
+            let known = seat.as_ref().map(|member| member.name().as_node());
+            known.unwrap_or_else(|| self.expected.clone()).filter(|n| n.alive() == alive.name)
         };
-        if let Some(member) = self.member.read().await.as_ref() {
-            member.listens_at(SocketAddr::new(family.loopback(), alive.port));
+        if let Some(node) = node {
+            self.sit(seat, &node).await?;
+            if let Some(member) = seat.as_ref() {
+                member.listens_at(SocketAddr::new(family.loopback(), alive.port));
+            }
         }
-        Ok(number)
+        Ok(host.is_some())
     }
 
     /// Where to dial for a node; `None` when it cannot be, which has been told by then.
     async fn port_please(&self, text: &str) -> Option<u16> {
+        {
+            let mut lease = self.lease.subscribe();
+            let told = lease.wait_for(|lease| !lease.lacks_host);
+            drop(tokio::time::timeout(HOST_LIMIT, told).await);
+        }
         // A node that does not listen never registers, but dials all the same.
         if self.member.read().await.is_none()
+            && self.lease.borrow().refusal().is_none()
             && let Some(expected) = &self.expected
             && let Err(error) = self.become_member(expected).await
         {
@@ -239,8 +305,12 @@ impl FrontDoor {
             return None;
         };
         let Some(member) = seat.as_ref() else {
-            let detail = "this program has no name in the mesh yet; give it one with --name";
-            refuse(node.to_string(), Step::Name, detail.to_owned());
+            let lease = self.lease.borrow();
+            let why = lease.refusal().map_or_else(
+                || "this program has no name in the mesh yet; give it one with --name".to_owned(),
+                |why| format!("this program could not be registered: {why}"),
+            );
+            (self.notify)(Notice::Warning(format!("{node} was not looked up: {why}")));
             return None;
         };
         match self.lead(member, &node, family).await {
@@ -301,10 +371,8 @@ impl FrontDoor {
         }
         let bind = Some(SocketAddr::new(family.loopback(), 0));
         let upstream = Upstream { destination: node.service(), bind };
-        let (open, local, view) = member
-            .open(&upstream, Protocol::Erlang)
-            .await
-            .map_err(|error| (Step::Name, error.to_string()))?;
+        let (open, local, view) =
+            member.open(&upstream, Protocol::Erlang).await.map_err(|error| failed_step(&error))?;
         let (port, asked) = (local.port(), Instant::now());
         // Names that nobody registered are not remembered: there is no end of them.
         if view.borrow().registered {
@@ -336,6 +404,18 @@ impl FrontDoor {
             .collect();
         NamesReply { nodes, ..NamesReply::default() }
     }
+}
+
+/// A lookup that failed says nothing about who is there.
+fn failed_step(error: &WorkloadError) -> (Step, String) {
+    let step = if matches!(error, WorkloadError::Consul(_)) {
+        Step::ControlPlane
+    } else {
+        // No loopback port for the upstream.
+        Step::Reach
+    };
+    let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+    (step, format!("{error}{hint}"))
 }
 
 fn encoded(result: Result<(), meshx_dist::epmd::Error>) {

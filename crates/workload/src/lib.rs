@@ -10,10 +10,11 @@
 
 pub mod admin;
 mod child;
+mod claim;
 mod error;
 pub mod exec;
 mod front_door;
-mod listening;
+pub mod listening;
 mod member;
 mod mesh;
 mod naming;
@@ -25,7 +26,7 @@ mod vm;
 
 pub use child::launch;
 pub use error::WorkloadError;
-pub use member::{Member, MemberConfig};
+pub use member::{Member, MemberConfig, UpstreamGuard};
 pub use mesh::Mesh;
 pub use naming::NamesMode;
 pub use notice::{Notice, Notify};

@@ -1,8 +1,9 @@
 //! One service instance in the mesh.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,13 +18,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, SidecarReport};
+use crate::claim::{self, Claim};
 use crate::{WorkloadError, listening};
 
 /// Public listeners take a port from here where none is asked for: below the ephemeral range, and
 /// apart from the ports that Consul hands out itself (21000 to 21255).
 const PUBLIC_PORTS: std::ops::Range<u16> = 20_000..21_000;
-/// Time for an old holder of the name to leave when it is replaced.
-const REPLACE_LIMIT: Duration = Duration::from_secs(45);
 /// How often the program's port is looked at: until it listens, and after that.
 const LOOK: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 
@@ -67,8 +67,8 @@ impl MemberConfig {
 /// A service instance in the mesh: its certificate, its sidecar, its registration.
 ///
 /// Registered as critical until [`listens_at`](Self::listens_at) says that the program listens.
-/// Dropping it stops the sidecar and leaves the registration to expire; [`leave`](Self::leave) is
-/// the orderly way out.
+/// [`leave`](Self::leave) is the orderly way out; dropping it stops the sidecar at once and takes the
+/// registration out in the background.
 #[derive(Debug)]
 pub struct Member {
     client: Client,
@@ -80,7 +80,26 @@ pub struct Member {
     id: ServiceId,
     protocol: Protocol,
     since: Instant,
-    upstreams: Mutex<BTreeMap<String, SocketAddr>>,
+    upstreams: Upstreams,
+    claim: Mutex<Option<Claim>>,
+}
+
+/// The open upstreams: local address by a number of their own and the destination.
+type Upstreams = Arc<Mutex<BTreeMap<(u64, String), SocketAddr>>>;
+
+/// An upstream that is open; dropping it closes its listener and forgets it.
+#[derive(Debug)]
+pub struct UpstreamGuard {
+    key: (u64, String),
+    upstreams: Upstreams,
+    _open: OpenUpstream,
+}
+
+impl Drop for UpstreamGuard {
+    fn drop(&mut self) {
+        let mut upstreams = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+        upstreams.remove(&self.key);
+    }
 }
 
 impl Member {
@@ -90,7 +109,7 @@ impl Member {
         config: MemberConfig,
         journal: Journal,
     ) -> Result<Self, WorkloadError> {
-        give_way(client, &config).await?;
+        let claim = Claim::take(client, &config).await?;
         let stop = CancellationToken::new();
         // Whatever fails from here on, the followers end.
         let guard = stop.clone().drop_guard();
@@ -108,6 +127,8 @@ impl Member {
         let our_protocol = if protocol == Protocol::Erlang { "erlang" } else { "tcp" };
         meta.insert(admin::META_PROTOCOL.to_owned(), our_protocol.to_owned());
         meta.insert(admin::META_PID.to_owned(), std::process::id().to_string());
+        let started = claim::start_of(std::process::id()).unwrap_or_default();
+        meta.insert(admin::META_START.to_owned(), started);
         meta.insert(admin::META_HOST.to_owned(), hostname());
         if let Some(path) = &config.admin {
             meta.insert(admin::META_ADMIN.to_owned(), path.display().to_string());
@@ -131,7 +152,8 @@ impl Member {
             id,
             protocol,
             since: Instant::now(),
-            upstreams: Mutex::default(),
+            upstreams: Upstreams::default(),
+            claim: Mutex::new(Some(claim)),
         })
     }
 
@@ -168,18 +190,13 @@ impl Member {
         self.registration.set_health(Health::Critical, reason);
     }
 
-    /// Stops being led to, while those who are connected stay connected.
-    pub fn retire(&self, reason: &str) {
-        self.registration.set_health(Health::Critical, reason);
-    }
-
     /// Waits until peers are led here.
     pub async fn visible(&self, limit: Duration) -> Result<(), WorkloadError> {
         Ok(self.registration.visible(limit).await?)
     }
 
     /// Follows the program's port for ever: passing while somebody listens there.
-    pub async fn follow_port(&self, local: SocketAddr) {
+    pub async fn follow_port(&self, local: SocketAddr) -> Infallible {
         loop {
             let listens = listening::listens(local).await;
             let known = self.target.borrow().is_some();
@@ -200,7 +217,7 @@ impl Member {
         &self,
         upstream: &Upstream,
         protocol: Protocol,
-    ) -> Result<(OpenUpstream, SocketAddr, watch::Receiver<EndpointView>), WorkloadError> {
+    ) -> Result<(UpstreamGuard, SocketAddr, watch::Receiver<EndpointView>), WorkloadError> {
         let bind = upstream.bind.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let destination = &upstream.destination;
         let what = format!("cannot open the upstream {destination} at {bind}");
@@ -211,8 +228,11 @@ impl Member {
         let open =
             self.sidecar.open(destination.clone(), protocol, vec![listener], endpoints.clone());
         let mut upstreams = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
-        upstreams.insert(destination.to_string(), local);
-        Ok((open, local, endpoints))
+        let number = upstreams.last_key_value().map_or(0, |((last, _), _)| last + 1);
+        let key = (number, destination.to_string());
+        upstreams.insert(key.clone(), local);
+        let upstreams = Arc::clone(&self.upstreams);
+        Ok((UpstreamGuard { key, upstreams, _open: open }, local, endpoints))
     }
 
     /// What the sidecar tells about itself.
@@ -236,7 +256,7 @@ impl Member {
                 .duration_since(SystemTime::now())
                 .map_or(0, |left| left.as_secs()),
             uptime_seconds: self.since.elapsed().as_secs(),
-            upstreams: upstreams.iter().map(|(k, v)| (k.clone(), v.to_string())).collect(),
+            upstreams: upstreams.iter().map(|((_, to), at)| (to.clone(), at.to_string())).collect(),
             connections: self.sidecar.connections().list(),
             events: self.sidecar.journal().events(),
             refused: self
@@ -249,65 +269,33 @@ impl Member {
         }
     }
 
-    /// Takes the service out: deregisters, drains for `drain`, cuts the rest.
-    pub async fn leave(self, drain: Duration) -> Result<(), WorkloadError> {
+    /// Stops being led to, and stops accepting peers; those who are connected stay connected, and
+    /// upstreams stay open.
+    pub fn retire(&self, reason: &str) {
+        self.registration.set_health(Health::Critical, reason);
+        self.sidecar.close();
+    }
+
+    /// Takes the service out: deregisters, drains for `drain`, cuts the rest. Once is enough; more
+    /// often is no error.
+    pub async fn leave(&self, drain: Duration) -> Result<(), WorkloadError> {
         let deregistered = self.registration.deregister().await;
         self.sidecar.drain(drain).await;
         self.stop.cancel();
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner).take();
         Ok(deregistered?)
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.stop.cancel();
     }
 }
 
 /// The name of this machine.
 pub(crate) fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// Makes sure that nobody who lives holds the id.
-///
-/// A registration whose admin socket answers is alive. One of this machine whose socket does not
-/// answer is what a killed process left behind: it is written over. Of another machine's, the
-/// check's state is all that can be known.
-async fn give_way(client: &Client, config: &MemberConfig) -> Result<(), WorkloadError> {
-    let Some(holder) = client.agent_service(config.id.as_str()).await? else { return Ok(()) };
-    let conflict = |holder: String, replaceable| WorkloadError::Conflict {
-        id: config.id.to_string(),
-        holder,
-        replaceable,
-    };
-    let meta = |key: &str| holder.meta.get(key).map_or("", String::as_str);
-    let Some(socket) = holder.meta.get(admin::META_ADMIN).map(Path::new) else {
-        return if config.replace {
-            Ok(())
-        } else {
-            Err(conflict("it was registered by another tool".to_owned(), true))
-        };
-    };
-    let who = format!("process {} on {}", meta(admin::META_PID), meta(admin::META_HOST));
-    let answers = tokio::net::UnixStream::connect(socket).await.is_ok();
-    if !answers && meta(admin::META_HOST) == hostname() {
-        return Ok(());
-    }
-    if !answers {
-        let entries = client.health_connect(config.name.as_str()).await?;
-        let passing = entries.iter().any(|entry| {
-            entry.service.proxy.destination_service_id == config.id.as_str()
-                && entry.status() != meshx_consul_api::CheckStatus::Critical
-        });
-        return if passing && !config.replace { Err(conflict(who, true)) } else { Ok(()) };
-    }
-    if !config.replace {
-        return Err(conflict(who, true));
-    }
-    admin::ask_to_stop(socket).await?;
-    let deadline = Instant::now() + REPLACE_LIMIT;
-    while tokio::net::UnixStream::connect(socket).await.is_ok() {
-        if Instant::now() > deadline {
-            return Err(conflict(format!("{who} does not end"), false));
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Ok(())
 }
 
 /// The public listener, and the address that peers are told.

@@ -1,6 +1,7 @@
 //! The mesh for a Rust program.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,8 +10,9 @@ use meshx_consul::{Client, Config, ConsulError};
 use meshx_core::{
     Connected, Lease, MeshError, NodeName, Running, Service, ServiceId, ServiceMesh, Upstream,
 };
-use meshx_proxy::{OpenUpstream, Protocol};
+use meshx_proxy::Protocol;
 use meshx_rt::net;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::member::journal;
@@ -47,7 +49,7 @@ pub struct Mesh {
 
 struct Entry {
     member: Arc<Member>,
-    follow: JoinHandle<()>,
+    follow: JoinHandle<Infallible>,
 }
 
 impl Mesh {
@@ -65,14 +67,6 @@ impl Mesh {
     /// The mesh that Consul's own variables name (`CONSUL_HTTP_ADDR` and the rest).
     pub fn from_env() -> Result<Self, ConsulError> {
         Ok(Self::new(Client::new(Config::from_variables(|name| std::env::var(name).ok())?)?))
-    }
-
-    /// Waits until peers are led to the service: its program listens, and the control plane shows
-    /// the instance as passing.
-    pub async fn ready(&self, running: &Running, limit: Duration) -> Result<(), MeshError> {
-        let member = self.member(&running.id)?;
-        let wanted = || format!("show {} to its peers", running.id);
-        member.visible(limit).await.map_err(|error| MeshError::new(wanted(), error))
     }
 
     fn member(&self, id: &ServiceId) -> Result<Arc<Member>, MeshError> {
@@ -105,11 +99,10 @@ impl Mesh {
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
         services.insert(id.clone(), Entry { member, follow });
         drop(services);
-        let (mesh, key) = (self.clone(), id.clone());
+        let (mesh, key, runtime) = (self.clone(), id.clone(), Handle::current());
         let lease = Lease::new(move || {
-            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                runtime.spawn(async move { mesh.take_out(&key, Duration::ZERO).await });
-            }
+            // Not necessarily dropped inside a runtime.
+            runtime.spawn(async move { mesh.take_out(&key, Duration::ZERO).await });
         });
         Ok(Running { name, id, local, public, lease })
     }
@@ -121,12 +114,7 @@ impl Mesh {
         };
         let Some(Entry { member, follow }) = entry else { return Ok(()) };
         follow.abort();
-        // The follower holds the member until it has really ended.
-        drop(follow.await);
-        match Arc::try_unwrap(member) {
-            Ok(member) => member.leave(drain).await,
-            Err(_in_use) => Ok(()),
-        }
+        member.leave(drain).await
     }
 }
 
@@ -134,6 +122,12 @@ impl ServiceMesh for Mesh {
     async fn start(&self, service: Service) -> Result<Running, MeshError> {
         let wanted = format!("start {}", service.id);
         self.try_start(service).await.map_err(|error| MeshError::new(wanted, error))
+    }
+
+    async fn ready(&self, running: &Running, limit: Duration) -> Result<(), MeshError> {
+        let member = self.member(&running.id)?;
+        let wanted = || format!("show {} to its peers", running.id);
+        member.visible(limit).await.map_err(|error| MeshError::new(wanted(), error))
     }
 
     async fn stop(&self, running: Running) -> Result<(), MeshError> {
@@ -152,7 +146,7 @@ impl ServiceMesh for Mesh {
             .open(&upstream, protocol)
             .await
             .map_err(|error| MeshError::new(wanted(), error))?;
-        let lease = Lease::new(move || drop::<OpenUpstream>(open));
+        let lease = Lease::new(move || drop(open));
         Ok(Connected { destination: upstream.destination, local, lease })
     }
 

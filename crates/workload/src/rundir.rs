@@ -21,15 +21,27 @@ impl RunDir {
     /// Makes the folder, under `$XDG_RUNTIME_DIR` or `/tmp`.
     pub(crate) fn create(runtime_dir: Option<&Path>) -> Result<Self, WorkloadError> {
         let uid = rustix::process::getuid().as_raw();
-        let base = match runtime_dir.filter(|dir| dir.is_dir()) {
+        // A folder of somebody else is worth nothing, however it came into our environment; and the
+        // path goes into a socket address and onto a command line.
+        let base = match runtime_dir.filter(|dir| is_ours(dir) && is_plain(dir)) {
             Some(dir) => dir.join("meshx"),
             None => PathBuf::from(format!("/tmp/meshx-{uid}")),
         };
-        private(&base)?;
-        reap(&base);
-        let path = base.join(format!("{}-{}", std::process::id(), meshx_rt::random::hex(6)));
-        private(&path)?;
-        Ok(Self { path })
+        let name = format!("{}-{}", std::process::id(), meshx_rt::random::hex(6));
+        // Another run that ends now may take the empty base away between the two steps.
+        for _ in 0..100 {
+            let path = base.join(&name);
+            match private(&base).and_then(|()| private(&path)) {
+                Ok(()) => {
+                    reap(&base);
+                    return Ok(Self { path });
+                }
+                Err(_) if !base.exists() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let gone = std::io::Error::other("it is taken away again and again");
+        Err(WorkloadError::io(format!("cannot use {}", base.display()))(gone))
     }
 
     /// Where the VM asks.
@@ -71,16 +83,29 @@ fn private(path: &Path) -> Result<(), WorkloadError> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(WorkloadError::io(what())(error)),
     }
-    let meta = fs::symlink_metadata(path).map_err(WorkloadError::io(what()))?;
-    let ours = meta.is_dir()
-        && meta.uid() == rustix::process::getuid().as_raw()
-        && (meta.mode() & 0o777) == 0o700;
-    if ours {
+    if is_ours(path) {
         Ok(())
     } else {
         let reason = "it belongs to somebody else, or others can enter it";
         Err(WorkloadError::io(what())(std::io::Error::other(reason)))
     }
+}
+
+/// True for a folder (not a link to one) that is ours and that nobody else can enter.
+fn is_ours(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| {
+        meta.is_dir()
+            && meta.uid() == rustix::process::getuid().as_raw()
+            && (meta.mode() & 0o777) == 0o700
+    })
+}
+
+/// True for a path that needs no quoting and leaves room for a socket's name (unix(7): 108 bytes).
+fn is_plain(path: &Path) -> bool {
+    path.to_str().is_some_and(|text| {
+        let legal = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+        text.len() <= 60 && text.chars().all(legal)
+    })
 }
 
 /// Removes what runs that were killed left behind.

@@ -101,6 +101,70 @@ async fn passing_follows_the_programs_port() {
     panic!("an instance whose program does not listen is critical");
 }
 
+/// Waits until the agent does not know the instance.
+async fn gone(client: &Client, id: &str) -> bool {
+    for _ in 0..150 {
+        if client.agent_service(id).await.unwrap().is_none() {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    false
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guards_undo_wherever_they_are_dropped() {
+    let (_agent, client, mesh) = agent().await;
+    let web = mesh.start(Service::named("web".parse().unwrap())).await.unwrap();
+    std::thread::spawn(move || drop(web)).join().unwrap();
+    assert!(gone(&client, "web").await, "dropped outside of the runtime");
+
+    for wait in [0, 1, 2, 4, 8, 16] {
+        let start = mesh.start(Service::named("never".parse().unwrap()));
+        drop(tokio::time::timeout(Duration::from_millis(wait), start).await);
+        assert!(gone(&client, "never").await, "start was cancelled after {wait} ms");
+    }
+
+    let web = mesh.start(Service::named("web".parse().unwrap())).await.unwrap();
+    let (busy, id) = (mesh.clone(), web.id.clone());
+    let copy = meshx_core::Running {
+        name: web.name.clone(),
+        id,
+        local: web.local,
+        public: web.public,
+        lease: meshx_core::Lease::new(|| ()),
+    };
+    let waiting =
+        tokio::spawn(async move { busy.ready(&copy, Duration::from_secs(5)).await.is_ok() });
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    mesh.stop(web).await.unwrap();
+    assert!(client.agent_service("web").await.unwrap().is_none(), "stopped while in use");
+    waiting.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_who_start_together_one_gets_the_name() {
+    let (_agent, client, mesh) = agent().await;
+    let starts = (0..8).map(|_| {
+        let mesh = mesh.clone();
+        tokio::spawn(async move { mesh.start(Service::named("one".parse().unwrap())).await })
+    });
+    let (mut won, mut lost) = (Vec::new(), 0);
+    for start in starts.collect::<Vec<_>>() {
+        match start.await.unwrap() {
+            Ok(running) => won.push(running),
+            Err(error) => {
+                assert_eq!(error.code().to_string(), "MX0307", "{error}");
+                lost += 1;
+            }
+        }
+    }
+    assert_eq!((won.len(), lost), (1, 7));
+    mesh.stop(won.remove(0)).await.unwrap();
+    assert!(client.agent_service("one").await.unwrap().is_none());
+    drop(mesh.start(Service::named("one".parse().unwrap())).await.unwrap());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_control_plane_the_error_says_what_to_do() {
     let port = net::free_port().unwrap();

@@ -1,5 +1,6 @@
 //! `meshx agent`.
 
+use std::io::IsTerminal as _;
 use std::time::Instant;
 
 use meshx_agent::{Agent, AgentConfig};
@@ -22,18 +23,27 @@ pub(crate) async fn run(arguments: args::Agent, output: Output) -> Result<u8, Fa
         dns_addr: arguments.dns_addr.0,
         data_dir: arguments.data_dir.clone(),
         datacenter: arguments.datacenter.clone(),
-        node_name: host.split('.').next().unwrap_or("localhost").to_owned(),
+        node_name: arguments
+            .node
+            .clone()
+            .unwrap_or_else(|| host.split('.').next().unwrap_or("localhost").to_owned()),
         default_policy,
         advertise: arguments.advertise,
     };
     let listen = |kind| signal(kind).map_err(|e| Failure::internal("listen for signals", &e));
     let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let mut hup = listen(SignalKind::hangup())?;
     let agent = Agent::start(config).await?;
     let ready = begun.elapsed().as_millis();
     announce(&agent, &arguments, ready, output);
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+    loop {
+        tokio::select! {
+            _ = term.recv() => break,
+            _ = int.recv() => break,
+            // A closed terminal ends what was started in it. A service manager means "reload", and
+            // there is nothing to reload.
+            _ = hup.recv() => if std::io::stderr().is_terminal() { break },
+        }
     }
     tokio::select! {
         () = agent.shutdown() => {}

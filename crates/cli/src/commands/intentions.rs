@@ -1,13 +1,11 @@
 //! `meshx intentions`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use meshx_consul::{Client, policy_now};
 use meshx_core::{Action, Intention, IntentionName, IntentionSet, ServiceName};
-use meshx_proxy::{ConnectionFacts, Direction};
-use meshx_workload::admin::{self, META_ADMIN};
+use meshx_proxy::ConnectionFacts;
 
 use crate::args::{Intentions, IntentionsAction, Pair, Pair2};
 use crate::commands::client;
@@ -33,7 +31,8 @@ async fn list(client: &Client, output: Output) -> Result<u8, Failure> {
     let policy = policy_now(client).await?;
     let sidecars = Sidecars::ask(client).await?;
     let live = |rule: &Intention| {
-        connections(&sidecars)
+        sidecars
+            .links()
             .filter(|c| policy.judge(&c.source, &c.destination).rule.as_ref() == Some(rule))
             .count()
     };
@@ -66,7 +65,8 @@ async fn list(client: &Client, output: Output) -> Result<u8, Failure> {
                 live(rule).to_string(),
             ]);
         }
-        let by_default = connections(&sidecars)
+        let by_default = sidecars
+            .links()
             .filter(|c| policy.judge(&c.source, &c.destination).rule.is_none())
             .count();
         rows.push(vec![
@@ -117,7 +117,7 @@ async fn put(pair: Pair, action: Action, output: Output) -> Result<u8, Failure> 
         client.put_intention(&rule.source, &rule.destination, action).await?;
     }
     let policy = policy_now(&client).await?;
-    let cut = watch_cuts(&client, &before, &policy, begun).await;
+    let cut = watch_cuts(&before, &policy, begun).await;
     let document = serde_json::json!({
         "schema": "meshx.intentions.put/1",
         "intentions": rules,
@@ -161,7 +161,8 @@ async fn put(pair: Pair, action: Action, output: Output) -> Result<u8, Failure> 
 fn common_peer(sidecars: &Sidecars, a: &ServiceName, b: &ServiceName) -> Option<ServiceName> {
     a.as_node().and(b.as_node())?;
     let peers = |of: &ServiceName| -> BTreeSet<ServiceName> {
-        connections(sidecars)
+        sidecars
+            .links()
             .filter_map(|c| match (&c.source, &c.destination) {
                 (source, other) | (other, source) if source == of => Some(other.clone()),
                 _ => None,
@@ -190,38 +191,21 @@ impl Cut {
 }
 
 /// Asks the sidecars until the connections that are denied now are gone.
-async fn watch_cuts(
-    client: &Client,
-    before: &Sidecars,
-    policy: &IntentionSet,
-    begun: Instant,
-) -> Cut {
-    let doomed: BTreeMap<(String, u64), ConnectionFacts> = before
+async fn watch_cuts(before: &Sidecars, policy: &IntentionSet, begun: Instant) -> Cut {
+    let denied = |c: &ConnectionFacts| !policy.judge(&c.source, &c.destination).is_allowed();
+    let doomed: BTreeSet<(String, u64)> = before
         .reports
         .iter()
         .flat_map(|report| report.connections.iter().map(move |c| (report, c)))
-        .filter(|(_, c)| !policy.judge(&c.source, &c.destination).is_allowed())
-        .map(|(report, c)| ((report.id.clone(), c.id), c.clone()))
+        .filter(|(_, c)| denied(c) && before.counts(c.direction, &c.destination))
+        .map(|(report, c)| (report.id.clone(), c.id))
         .collect();
-    let total = links(doomed.values(), before);
+    let total = doomed.len();
     let mut open = total;
-    let sockets: Vec<PathBuf> = match client.agent_services().await {
-        Ok(services) if total > 0 => services
-            .values()
-            .filter(|service| service.kind != "connect-proxy")
-            .filter_map(|service| service.meta.get(META_ADMIN).map(PathBuf::from))
-            .collect(),
-        _ => Vec::new(),
-    };
     while open > 0 {
-        let mut left = Vec::new();
-        for socket in &sockets {
-            if let Ok(report) = admin::ask(socket).await {
-                let alive = report.connections.into_iter().map(|c| ((report.id.clone(), c.id), c));
-                left.extend(alive.filter(|(key, _)| doomed.contains_key(key)).map(|(_, c)| c));
-            }
-        }
-        open = links(left.iter(), before);
+        let reports = before.ask_again().await;
+        let alive = reports.iter().flat_map(|r| r.connections.iter().map(move |c| (&r.id, c.id)));
+        open = alive.filter(|(id, number)| doomed.contains(&((*id).clone(), *number))).count();
         if open == 0 || begun.elapsed() > CUT_LIMIT {
             break;
         }
@@ -229,20 +213,6 @@ async fn watch_cuts(
     }
     let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     Cut { closed: total - open, open, milliseconds }
-}
-
-/// How many links these connections are: a link whose both sidecars were asked shows twice.
-fn links<'a>(connections: impl Iterator<Item = &'a ConnectionFacts>, asked: &Sidecars) -> usize {
-    connections
-        .filter(|c| c.direction == Direction::Inbound || asked.of(c.destination.as_str()).is_none())
-        .count()
-}
-
-/// Every link of this machine once.
-fn connections(sidecars: &Sidecars) -> impl Iterator<Item = &ConnectionFacts> {
-    sidecars.reports.iter().flat_map(|report| &report.connections).filter(|c| {
-        c.direction == Direction::Inbound || sidecars.of(c.destination.as_str()).is_none()
-    })
 }
 
 async fn remove(pair: Pair, output: Output) -> Result<u8, Failure> {

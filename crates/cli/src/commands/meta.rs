@@ -1,5 +1,7 @@
 //! `meshx version`, `meshx completions`.
 
+use std::io::Write as _;
+
 use clap::CommandFactory as _;
 
 use crate::args::{Arguments, Completions, version as version_text};
@@ -21,6 +23,9 @@ pub(crate) fn version(output: Output) -> u8 {
 
 pub(crate) fn completions(arguments: &Completions) -> u8 {
     let mut command = Arguments::command();
-    clap_complete::generate(arguments.shell, &mut command, "meshx", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut command, "meshx", &mut script);
+    // A reader that has enough is no failure.
+    drop(std::io::stdout().lock().write_all(&script));
     exit::SUCCESS
 }

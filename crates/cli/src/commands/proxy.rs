@@ -1,5 +1,6 @@
 //! `meshx proxy`.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use meshx_core::ServiceId;
@@ -29,6 +30,8 @@ pub(crate) async fn run(arguments: Proxy, output: Output) -> Result<u8, Failure>
     config.upstreams = arguments.upstreams;
     config.wait = arguments.wait;
     config.drain = sidecar.drain;
+    // A closed terminal ends what was started in it; a service manager means "reload".
+    config.hangup_ends = std::io::stderr().is_terminal();
     config.runtime_dir = variable("XDG_RUNTIME_DIR").map(PathBuf::from);
     proxy(client, config).await?;
     Ok(exit::SUCCESS)

@@ -56,22 +56,15 @@ pub(crate) async fn all(client: &Client) -> Result<Vec<ServiceRow>, Failure> {
 pub(crate) async fn one(client: &Client, name: &str) -> Result<ServiceRow, Failure> {
     let entries = client.health_service(name).await?;
     let sidecars = client.health_connect(name).await?;
-    let worst = |entries: &[HealthServiceEntry]| {
-        // A service is as good as its best instance.
-        let best = entries.iter().map(HealthServiceEntry::status).min();
-        best.map_or("none", |status: CheckStatus| status.as_str()).to_owned()
-    };
+    // A service is as good as its best instance.
+    let best = entries.iter().map(HealthServiceEntry::status).min();
+    let status = best.map_or("none", CheckStatus::as_str).to_owned();
     let kind = match entries.first().and_then(|e| e.service.meta.as_ref()?.get(META_PROTOCOL)) {
         Some(protocol) if protocol == "erlang" => "node",
         _ => "tcp",
     };
     let instances = entries.iter().map(|entry| instance(entry, &sidecars)).collect();
-    Ok(ServiceRow {
-        name: name.to_owned(),
-        kind: kind.to_owned(),
-        status: worst(&entries),
-        instances,
-    })
+    Ok(ServiceRow { name: name.to_owned(), kind: kind.to_owned(), status, instances })
 }
 
 fn instance(entry: &HealthServiceEntry, sidecars: &[HealthServiceEntry]) -> InstanceRow {

@@ -11,7 +11,7 @@ pub(crate) async fn run(arguments: &Status, output: Output) -> Result<u8, Failur
     let about = client.agent_self().await?;
     let (services, sidecars) = (services::all(&client).await?, Sidecars::ask(&client).await?);
     let policy = meshx_consul::policy_now(&client).await?;
-    let connections: usize = sidecars.reports.iter().map(|report| report.connections.len()).sum();
+    let connections = sidecars.links().count();
     let config = about.config.as_ref();
     let version = config.map(|config| config.version.clone()).unwrap_or_default();
     let datacenter = config.map(|config| config.datacenter.clone()).unwrap_or_default();

@@ -52,6 +52,10 @@ pub(crate) async fn run(arguments: &Why, output: Output) -> Result<u8, Failure> 
     let verdict = meshx_consul::policy_now(&client).await?.judge(source, destination);
     let mut steps = Steps { list: Vec::new() };
 
+    let known = client.catalog_services().await?.contains_key(source.as_str());
+    if !known {
+        steps.add(Step::Name, false, format!("no service `{source}` is registered to dial from"));
+    }
     name_form(&mut steps, source, destination);
     name(&mut steps, &service);
     steps.add(Step::Policy, verdict.is_allowed(), verdict.to_string());
@@ -71,7 +75,7 @@ pub(crate) async fn run(arguments: &Why, output: Output) -> Result<u8, Failure> 
         (None, None) => ("nothing stands in the way; not connected now".to_owned(), None),
         (None, Some(finding)) => (
             format!("not connected: {} ({})", finding.detail, finding.step),
-            next_step(finding.step, source, destination),
+            next_step(finding, source, destination),
         ),
     };
     let answer = Answer {
@@ -125,7 +129,13 @@ fn text(answer: &Answer) -> String {
 }
 
 fn name_form(steps: &mut Steps, source: &ServiceName, destination: &ServiceName) {
-    let (Some(a), Some(b)) = (source.as_node(), destination.as_node()) else { return };
+    let (Some(a), Some(b)) = (source.as_node(), destination.as_node()) else {
+        if destination.as_node().is_some() {
+            let detail = format!("{destination} is an Erlang node, {source} is not");
+            steps.add(Step::NodeName, false, detail);
+        }
+        return;
+    };
     let form = |node: &NodeName| {
         if node.form() == meshx_core::HostForm::Short { "short names" } else { "long names" }
     };
@@ -225,9 +235,12 @@ fn handshake_failure(event: &Event) -> Option<(Step, String)> {
     }
 }
 
-fn next_step(step: Step, source: &ServiceName, destination: &ServiceName) -> Option<String> {
-    Some(match step {
-        Step::Name => format!("start it: meshx exec --name {destination} -- …"),
+fn next_step(finding: &Finding, source: &ServiceName, destination: &ServiceName) -> Option<String> {
+    Some(match finding.step {
+        Step::Name => {
+            let missing = if finding.detail.contains("dial from") { source } else { destination };
+            format!("start it: meshx exec --name {missing} -- …")
+        }
         Step::Health => format!("meshx services show {destination}"),
         Step::Policy => format!("meshx intentions allow {source} {destination}"),
         Step::Cookie => {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use meshx_core::{HostForm, NodeName};
+use meshx_workload::listening;
 
 use super::{Finding, Outcome, bad, good};
 use crate::sidecars::Sidecars;
@@ -64,23 +65,17 @@ pub(super) fn nodes(sidecars: &Sidecars) -> Vec<Finding> {
 /// A VM that listens beyond loopback can be reached around the mesh.
 fn exposed((node, local): &(NodeName, Option<&str>)) -> Option<Finding> {
     let local: SocketAddr = (*local)?.parse().ok()?;
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(std::fs::read_to_string);
-    let open = tables.iter().flatten().flat_map(|text| text.lines().skip(1)).any(|line| {
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        let (Some(address), Some(_), Some("0A")) = (fields.next(), fields.next(), fields.next())
-        else {
-            return false;
-        };
-        let Some((ip, port)) = address.rsplit_once(':') else { return false };
-        u16::from_str_radix(port, 16) == Ok(local.port()) && ip.bytes().all(|b| b == b'0')
-    });
+    let open = listening::listeners()?
+        .into_iter()
+        .map(|listener| listener.address)
+        .find(|address| address.port() == local.port() && !address.ip().is_loopback());
     let what = format!("{node} listens on loopback only");
-    Some(if open {
+    Some(if let Some(open) = open {
         bad(
             606,
             Outcome::Error,
             what,
-            format!("port {} is open on every address, in plain text", local.port()),
+            format!("it also listens at {open}, in plain text"),
             "remove `inet_dist_use_interface` from the program's own flags",
         )
     } else {

@@ -90,11 +90,18 @@ impl Stage {
         shown: &str,
     ) -> Result<usize, Failure> {
         self.show(shown);
-        let mut child = Command::new("/proc/self/exe")
+        let mut command = Command::new("/proc/self/exe");
+        // The story is told the same in every environment.
+        for (variable, _) in std::env::vars_os() {
+            let text = variable.to_string_lossy();
+            if text.starts_with("MESHX_") || text.starts_with("CONSUL_") {
+                command.env_remove(&variable);
+            }
+        }
+        let mut child = command
             .args(["exec", "--name", name])
             .args(arguments)
             .env("CONSUL_HTTP_ADDR", self.agent.http_addr().to_string())
-            .env_remove("MESHX_APP_PORT")
             // Ctrl-C is ours: we end the members in order.
             .process_group(0)
             .stdin(Stdio::piped())

@@ -37,8 +37,9 @@ fn two_hosts_with_one_consul_cluster() {
     let on_a = Mesh::around(server, &pair.a, "127.0.0.1:8500");
     let on_b = Mesh::around(client, &pair.b, "127.0.0.1:8500");
     for mesh in [&on_a, &on_b] {
+        // The certificate authority comes up after the leader.
         wait_until("a host whose agent is ready", Duration::from_secs(30), || {
-            (mesh.cli(&["services", "list"]).code == 0).then_some(())
+            (mesh.cli(&["exec", "--name", "probe", "--", "true"]).code == 0).then_some(())
         });
     }
     works_between(&on_a, &on_b, &pair);

@@ -1,8 +1,13 @@
 //! How a node gets its name.
 
-use meshx_e2e::{Mesh, Need, skips};
+use std::time::Duration;
+
+use meshx_e2e::{ControlPlane, Mesh, Need, skips};
 
 use crate::cluster::everything;
+
+/// How long what is not immediate may take.
+const SOON: Duration = Duration::from_secs(10);
 
 /// Boots a pair by the given names and lets them work.
 fn works_with_names(first: &str, second: &str) {
@@ -88,6 +93,164 @@ fn name_given_later_by_net_kernel() {
     b.eval("ok = net_kernel:stop()");
     b.eval("{ok, _} = net_kernel:start(['late@myhost', shortnames])");
     assert_eq!(b.connect("node1@myhost"), "true", "{}", b.stderr());
+}
+
+/// A VM without a name is given one later, and connects at once, to a peer and by a peer.
+fn late_name(late: &str, domain: &str, peer: &str, exec: &[&str]) {
+    if skips(&[Need::Erlang]) {
+        return;
+    }
+    let mesh = Mesh::agent();
+    let mut a = mesh.vm(peer);
+    let mut b = mesh.vm_builder("").exec(exec).start();
+    assert_eq!(b.eval("node()"), "nonode@nohost");
+    let start = format!("{{ok, _}} = net_kernel:start(['{late}', {domain}])");
+    let both = format!("begin {start}, net_kernel:connect_node('{peer}') end");
+    for _ in 0..3 {
+        assert_eq!(b.eval(&both), "true", "{}", b.stderr());
+        assert_eq!(b.eval("node()").trim_matches('\''), late);
+        b.eval("ok = net_kernel:stop()");
+    }
+    b.eval(&start);
+    a.await_eval(&format!("net_kernel:connect_node('{late}')"), "true", SOON);
+    everything(&mut b, peer);
+    let warnings = b.stderr().matches("calls itself").count();
+    assert_eq!(warnings, usize::from(!exec.is_empty()), "{}", b.stderr());
+}
+
+#[test]
+fn late_short_name_without_a_flag() {
+    late_name("late@elsewhere", "shortnames", "node1@myhost", &[]);
+}
+
+#[test]
+fn late_long_name_without_a_flag() {
+    late_name("late@10.0.0.5", "longnames", "node1@a.mesh", &[]);
+}
+
+#[test]
+fn late_long_name_with_an_ipv6_address() {
+    // The VM has to speak IPv6 from its boot on, which it does if a name with such an address is
+    // expected.
+    let expected = ["--name", "said@fd00::9", "--names", "none"];
+    late_name("late@fd00::5", "longnames", "node1@fd00::1", &expected);
+}
+
+#[test]
+fn late_name_with_consul() {
+    if skips(&[Need::Erlang, Need::Consul]) {
+        return;
+    }
+    let mesh = Mesh::start(ControlPlane::Consul);
+    let _a = mesh.vm("node1@a.mesh");
+    // Consul shows a new service a moment later.
+    let mut c = mesh.vm("node2@a.mesh");
+    c.await_eval("net_kernel:connect_node('node1@a.mesh')", "true", SOON);
+    let mut b = mesh.vm_builder("").start();
+    let start = "{ok, _} = net_kernel:start(['late@10.0.0.5', longnames])";
+    let both = format!("begin {start}, net_kernel:connect_node('node1@a.mesh') end");
+    assert_eq!(b.eval(&both), "true", "{}", b.stderr());
+}
+
+#[test]
+fn late_name_without_a_host() {
+    if skips(&[Need::Erlang]) {
+        return;
+    }
+    let mesh = Mesh::agent();
+    let _a = mesh.vm("node1@myhost");
+    let mut b = mesh.vm_builder("").start();
+    let start = "{ok, _} = net_kernel:start([late, shortnames])";
+    let both = format!("begin {start}, net_kernel:connect_node('node1@myhost') end");
+    assert_eq!(b.eval(&both), "true", "{}", b.stderr());
+}
+
+#[test]
+fn late_name_that_does_not_listen() {
+    if skips(&[Need::Erlang]) {
+        return;
+    }
+    let mesh = Mesh::agent();
+    let _a = mesh.vm("node1@myhost");
+    let silent = ["-kernel", "dist_listen", "false"];
+    let quiet = mesh.vm_builder("late@myhost").exec(&["--names", "none", "--hidden"]);
+    let mut b = quiet.erl(&silent).start();
+    let start = "{ok, _} = net_kernel:start(['late@myhost', shortnames])";
+    let both = format!("begin {start}, net_kernel:connect_node('node1@myhost') end");
+    assert_eq!(b.eval(&both), "true", "{}", b.stderr());
+    assert_eq!(b.eval("nodes(hidden)"), "[node1@myhost]");
+}
+
+#[test]
+fn another_name_than_the_flag_said() {
+    if skips(&[Need::Erlang]) {
+        return;
+    }
+    let mesh = Mesh::agent();
+    let mut a = mesh.vm("node1@a.mesh");
+    for true_name in ["said@true.mesh", "other@true.mesh"] {
+        let mut b = mesh.vm_builder("said@first.mesh").exec(&["--names", "none"]).start();
+        let start = format!("{{ok, _}} = net_kernel:start(['{true_name}', longnames])");
+        let both = format!("begin {start}, net_kernel:connect_node('node1@a.mesh') end");
+        assert_eq!(b.eval(&both), "true", "{}", b.stderr());
+        assert_eq!(a.nodes(), format!("['{true_name}']"));
+        let warning = format!("the program calls itself {true_name}, not said@first.mesh");
+        assert_eq!(b.stderr().matches("calls itself").count(), 1, "{}", b.stderr());
+        assert!(b.stderr().contains(&warning), "{}", b.stderr());
+        let known = mesh.cli_ok(&["services", "list"]);
+        assert!(known.contains(true_name) && !known.contains("first.mesh"), "{known}");
+    }
+}
+
+#[test]
+fn a_name_that_a_live_process_holds_is_refused_to_the_vm() {
+    if skips(&[Need::Erlang]) {
+        return;
+    }
+    let mesh = Mesh::agent();
+    // The command tells no host, so only the VM's own registration can find out.
+    let taken = mesh.vm_builder("").erl(&["-sname", "taken"]);
+    let _holder = taken.start();
+    let mut second = taken.spawn();
+    let status = second.wait(Duration::from_secs(20));
+    assert!(!status.success(), "{}", second.stderr());
+    let stderr = second.stderr();
+    assert!(stderr.contains("MX0307") && stderr.contains("already registered"), "{stderr}");
+}
+
+#[test]
+fn a_late_name_that_a_live_process_holds_is_said_once() {
+    if skips(&[Need::Erlang]) {
+        return;
+    }
+    let mesh = Mesh::agent();
+    let holder = mesh.vm("late@myhost");
+    let mut a = mesh.vm("node1@myhost");
+    let mut b = mesh.vm_builder("").start();
+    let start = "{ok, _} = net_kernel:start(['late@myhost', shortnames])";
+    let both = format!("begin {start}, net_kernel:connect_node('node1@myhost') end");
+    assert_eq!(b.eval(&both), "false", "{}", b.stderr());
+    // The module tries again every two seconds.
+    std::thread::sleep(Duration::from_millis(4500));
+    assert_eq!(b.stderr().matches("MX0307").count(), 1, "{}", b.stderr());
+    assert_eq!(a.connect("late@myhost"), "true");
+    holder.stop(0);
+    b.await_eval("net_kernel:connect_node('node1@myhost')", "true", SOON);
+}
+
+#[test]
+fn without_the_control_plane_nobody_is_said_to_be_missing() {
+    if skips(&[Need::Erlang]) {
+        return;
+    }
+    let mut mesh = Mesh::agent();
+    let mut a = mesh.vm("node1@myhost");
+    mesh.kill_control_plane();
+    assert_eq!(a.connect("unknown@myhost"), "false");
+    let stderr = a.stderr();
+    assert!(stderr.contains("failed (control_plane)"), "{stderr}");
+    assert!(stderr.contains("MX0101") && stderr.contains("CONSUL_HTTP_ADDR"), "{stderr}");
+    assert!(!stderr.contains("MX0201"), "{stderr}");
 }
 
 #[test]

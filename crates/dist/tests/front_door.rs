@@ -8,10 +8,11 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use meshx_dist::epmd::front_door::{Family, Origin};
 use meshx_dist::epmd::{NodeType, PROTOCOL_TCP, VERSION_5, VERSION_6};
-use support::{Epmd, Vm, erl_is_here};
+use support::{Epmd, PATIENCE, Vm, erl_is_here};
 
 /// A front door on a Unix socket, gone with its folder.
 struct Door {
@@ -96,7 +97,32 @@ fn the_lease_follows_the_distribution() {
     // Started later, stopped, started under the same name at once, and under another.
     let expression = "P = fun(N) -> {ok, _} = net_kernel:start([N, shortnames]), \
         C = erlang:system_info(creation), ok = net_kernel:stop(), C end, \
-        io:format(\"~p\", [[P(N) || N <- [x@h, x@h, y@h]] ++ [whereis(meshx_epmd)]]), halt().";
+        [A, B, C] = [P(N) || N <- [x@h, x@h, y@h]], \
+        io:format(\"~p\", [[A < B, B < C, whereis(meshx_epmd)]]), halt().";
     let output = Vm::spawn(door.command(None, expression)).output();
-    assert_eq!(output, "[1000001,1000002,1000003,undefined]");
+    assert_eq!(output, "[true,true,undefined]");
+}
+
+/// A VM that is started without a name has no host when it registers, and tells it afterwards.
+#[test]
+fn the_host_of_a_late_name_is_told() {
+    if !erl_is_here() {
+        return;
+    }
+    let door = Door::start("late");
+    let expression = "{ok, _} = net_kernel:start(['late@10.0.0.5', longnames]), \
+        C = erlang:system_info(creation), timer:sleep(500), \
+        io:format(\"~p\", [[C, erlang:system_info(creation)]]), halt().";
+    let vm = Vm::spawn(door.command(None, expression));
+    let hosts =
+        || Origin::parse(&door.epmd.registered("late").0.extra).expect("ours").expect("ours").host;
+    let start = Instant::now();
+    while hosts().is_none() {
+        assert!(start.elapsed() < PATIENCE, "the host was never told");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(hosts().as_deref(), Some("10.0.0.5"));
+    // A second creation was granted, but the VM keeps the first.
+    assert_eq!(door.epmd.registered("late").1, 1_000_002);
+    assert_eq!(vm.output(), "[1000001,1000001]");
 }

@@ -15,6 +15,11 @@
 %% holds it, registers again every 2 s while the front door is away, and ends with the process that
 %% called register_node/3, which is net_kernel: so net_kernel:stop() gives the name back.
 %%
+%% The VM registers before it sets its name, so the host may be unknown then (net_kernel:start/1 in a
+%% VM without -name), or be another than the command line's. The process therefore looks until node()
+%% is set, and if that host is not the one it told, registers again with the true one over a new
+%% connection, then closes the old one. The VM keeps the creation of the first registration.
+%%
 %% One compiled file serves OTP 23 to 29, so it may only hold instructions that all of them load.
 %% No single compiler target gives that: OTP 28 dropped instructions that OTP 23 needs for funs, for
 %% building binaries, and for clearing stack slots. Hence the style: no funs, no binaries, bytes as
@@ -46,6 +51,10 @@
 %% How long a question may take. The VM asks twice within the 7 s of net_setuptime, the first time
 %% in the process net_kernel, for which everybody waits.
 -define(ASK_MS, 2500).
+%% How often the node's name is looked at until it is set, which is right after a registration, and
+%% how many times at most (10 s).
+-define(LOOK_MS, 20).
+-define(LOOKS, 500).
 %% Between attempts to register again.
 -define(RETRY_MS, 2000).
 %% How long the lease of an earlier start of the distribution may take to end.
@@ -56,8 +65,8 @@
 
 %% One request and what became of it. Fields are read in patterns only (see above).
 -record(ask, {kind, request, deadline, socket}).
-%% The connection that holds a registration.
--record(lease, {ask, monitor, socket}).
+%% A registration: who, the connection that holds it, and how often to look for the node's name yet.
+-record(lease, {name, host, port, family, monitor, socket, looks = ?LOOKS}).
 
 %% ---- callbacks
 
@@ -84,18 +93,11 @@ register_text(Name, Port, Family) ->
     register_text(Name, own_host(Name), Port, Family).
 
 register_text(Name, Host, Port, Family) ->
-    Extra = lists:append(["meshx1:", atom_to_list(Family), ":", Host]),
-    alive_request(Port, counted(Name), counted(Extra)).
+    start_lease(#lease{name = Name, host = Host, port = Port, family = Family}).
 
-alive_request(Port, Name, Extra) ->
-    Fixed = [?ALIVE2_REQ, u16(Port), ?NODE_NORMAL, ?PROTOCOL_TCP, 0, ?DIST_HIGH, 0, ?DIST_LOW],
-    start_lease(#ask{kind = alive, request = [Fixed, Name, Extra]}).
-
-start_lease(Ask) ->
-    case earlier_lease(whereis(?MODULE)) of
-        ended -> await_lease(spawn_monitor(?MODULE, lease, [self(), Ask]));
-        lives -> {error, already_registered}
-    end.
+start_lease(Lease) ->
+    ended = earlier_lease(whereis(?MODULE)),
+    await_lease(spawn_monitor(?MODULE, lease, [self(), Lease])).
 
 await_lease({Lease, Monitor}) ->
     receive
@@ -103,15 +105,22 @@ await_lease({Lease, Monitor}) ->
         {'DOWN', Monitor, process, Lease, Reason} -> {error, Reason}
     end.
 
-%% A quick stop and start under the same name must not find its own old lease.
+%% A quick stop and start under the same name must not find its own old lease. Its owner has ended by
+%% now, so if it does not end by itself it waits for the front door.
 earlier_lease(undefined) -> ended;
-earlier_lease(Lease) -> await_end(monitor(process, Lease)).
+earlier_lease(Lease) -> await_end(Lease, monitor(process, Lease)).
 
-await_end(Monitor) ->
+await_end(Lease, Monitor) ->
     receive
         {'DOWN', Monitor, process, _, _} -> ended
     after ?END_MS ->
-        forget(Monitor, lives)
+        end_lease(Lease, Monitor)
+    end.
+
+end_lease(Lease, Monitor) ->
+    true = exit(Lease, kill),
+    receive
+        {'DOWN', Monitor, process, _, _} -> ended
     end.
 
 forget(Monitor, Result) ->
@@ -119,52 +128,93 @@ forget(Monitor, Result) ->
     Result.
 
 %% The process behind a registration.
-lease(Owner, Ask) ->
+lease(Owner, Lease) ->
     true = register(?MODULE, self()),
-    lease(Owner, monitor(process, Owner), Ask).
+    watched(Owner, with_monitor(Lease, monitor(process, Owner))).
 
-lease(Owner, Monitor, Ask) ->
-    granted(alive(Ask), Owner, Monitor, Ask).
+watched(Owner, Lease) ->
+    granted(alive(Lease), Owner, Lease).
 
-granted({ok, Socket, Creation}, Owner, Monitor, Ask) ->
+granted({ok, Socket, Creation}, Owner, Lease) ->
     Owner ! {self(), {ok, Creation}},
-    hold(#lease{ask = Ask, monitor = Monitor, socket = Socket});
-granted(Error, Owner, _Monitor, _Ask) ->
+    hold(with_socket(Lease, Socket));
+granted(Error, Owner, _Lease) ->
     Owner ! {self(), Error}.
 
+hold(Lease = #lease{socket = Socket, looks = 0}) ->
+    hold(inet:setopts(Socket, [{active, once}]), infinity, Lease);
 hold(Lease = #lease{socket = Socket}) ->
-    hold(inet:setopts(Socket, [{active, once}]), Lease).
+    hold(inet:setopts(Socket, [{active, once}]), ?LOOK_MS, Lease).
 
 %% Any word from the front door, and its end, mean that the registration is lost.
-hold(ok, Lease = #lease{monitor = Monitor, socket = Socket}) ->
+hold(ok, Ms, Lease = #lease{monitor = Monitor, socket = Socket}) ->
     receive
         {'DOWN', Monitor, process, _, _} -> gen_tcp:close(Socket);
         {tcp_closed, Socket} -> lost(Lease);
         {tcp_error, Socket, _} -> lost(Lease);
         {tcp, Socket, _} -> lost(Lease)
+    after Ms ->
+        look(node(), Lease)
     end;
-hold({error, _}, Lease) ->
+hold({error, _}, _Ms, Lease) ->
+    lost(Lease).
+
+look(nonode@nohost, Lease = #lease{looks = Looks}) ->
+    hold(with_looks(Lease, Looks - 1));
+look(Node, Lease) ->
+    look_at(atom_to_list(Node), with_looks(Lease, 0)).
+
+look_at(Full, Lease = #lease{name = Name}) ->
+    found_host(without(Name, Full), Lease).
+
+found_host("@" ++ Host, Lease = #lease{host = Host}) -> hold(Lease);
+found_host("@" ++ Host, Lease) -> correct(with_host(Lease, Host));
+found_host(_, Lease) -> hold(Lease).
+
+correct(Lease) ->
+    corrected(alive(Lease), Lease).
+
+%% The VM keeps the creation that it has.
+corrected({ok, Socket, _Creation}, Lease = #lease{socket = Old}) ->
+    hold(close(Old, with_socket(Lease, Socket)));
+corrected({error, _}, Lease) ->
     lost(Lease).
 
 lost(Lease = #lease{socket = Socket}) ->
     _ = gen_tcp:close(Socket),
     renew(Lease).
 
-renew(Lease = #lease{monitor = Monitor, ask = Ask}) ->
+renew(Lease = #lease{monitor = Monitor}) ->
     receive
         {'DOWN', Monitor, process, _, _} -> ok
     after ?RETRY_MS ->
-        renewed(alive(Ask), Lease)
+        renewed(alive(Lease), Lease)
     end.
 
-%% The VM keeps the creation that it has.
-renewed({ok, Socket, _Creation}, #lease{ask = Ask, monitor = Monitor}) ->
-    hold(#lease{ask = Ask, monitor = Monitor, socket = Socket});
-renewed({error, _}, Lease) ->
-    renew(Lease).
+renewed({ok, Socket, _Creation}, Lease) -> hold(with_socket(Lease, Socket));
+renewed({error, _}, Lease) -> renew(Lease).
 
-alive(Ask) ->
+alive(#lease{name = Name, host = Host, port = Port, family = Family}) ->
+    alive(Name, Port, ["meshx1:", atom_to_list(Family), ":", Host]).
+
+alive(Name, Port, Extra) ->
+    alive_request(Port, counted(Name), Extra).
+
+alive_request(Port, Name, Extra) ->
+    alive_fields(Port, Name, counted(lists:append(Extra))).
+
+alive_fields(Port, Name, Extra) ->
+    Fixed = [?ALIVE2_REQ, u16(Port), ?NODE_NORMAL, ?PROTOCOL_TCP, 0, ?DIST_HIGH, 0, ?DIST_LOW],
+    alive_ask(#ask{kind = alive, request = [Fixed, Name, Extra]}).
+
+alive_ask(Ask) ->
     alive_reply(exchange(?REGISTER_MS, Ask)).
+
+%% What a record update compiles to is not for all releases (see above).
+with_host(Lease, Host) -> setelement(#lease.host, Lease, Host).
+with_monitor(Lease, Monitor) -> setelement(#lease.monitor, Lease, Monitor).
+with_socket(Lease, Socket) -> setelement(#lease.socket, Lease, Socket).
+with_looks(Lease, Looks) -> setelement(#lease.looks, Lease, Looks).
 
 alive_reply({ok, Socket, {0, Creation}}) -> {ok, Socket, Creation};
 alive_reply({ok, Socket, {_Refused, _}}) -> close(Socket, {error, duplicate_name});
@@ -305,12 +355,16 @@ text(Atom) when is_atom(Atom) -> atom_to_list(Atom);
 text(Address) when is_tuple(Address) -> inet:ntoa(Address);
 text(String) -> String.
 
-%% The VM does not say its host when it registers; the command line may.
+%% The VM does not say its host when it registers; the command line may. After a -sname without a host
+%% the VM takes that of the machine.
 own_host(Name) ->
     own_host(init:get_argument(sname), Name).
 
-own_host({ok, Values}, Name) -> host_of(Name, Values);
+own_host({ok, Values}, Name) -> own_short_host(lists:member([Name], Values), Name, Values);
 own_host(error, Name) -> own_long_host(init:get_argument(name), Name).
+
+own_short_host(true, _Name, _Values) -> inet_db:gethostname();
+own_short_host(false, Name, Values) -> host_of(Name, Values).
 
 own_long_host({ok, Values}, Name) -> host_of(Name, Values);
 own_long_host(error, _Name) -> "".

@@ -150,7 +150,10 @@ impl Epmd {
                 AliveReply::granted(&alive, creation).encode(&mut out);
                 stream.write_all(&out).expect("reply");
                 while fill(&mut stream, &mut Vec::new()) {}
-                self.registry.lock().expect("lock").nodes.remove(&alive.name);
+                let mut registry = self.registry.lock().expect("lock");
+                if registry.nodes.get(&alive.name).is_some_and(|(_, held)| *held == creation) {
+                    registry.nodes.remove(&alive.name);
+                }
                 return;
             }
             Request::PortPlease { name } => {

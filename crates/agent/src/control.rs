@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::limits;
 use crate::probe;
 use crate::refusal::Refusal;
-use crate::state::{Effect, IntentionChange, State, Topic};
+use crate::state::{CaChange, Effect, IntentionChange, State, Topic};
 use crate::store::{Saved, Store};
 
 /// The registry and everything that moves it.
@@ -102,8 +102,9 @@ impl Control {
         }
     }
 
-    /// Expires and reaps until the agent stops.
+    /// Expires, reaps and prunes until the agent stops.
     pub(crate) async fn keep_time(self: Arc<Self>) {
+        let mut roots = tokio::time::interval(limits::ROOTS_LOOKED_AT);
         loop {
             let next = self.read(State::next_deadline);
             let due = async {
@@ -116,6 +117,11 @@ impl Control {
                 () = self.stop.cancelled() => break,
                 () = self.deadline.notified() => {}
                 () = due => self.write(State::tick),
+                _ = roots.tick() => {
+                    // Beside: it waits for the disk.
+                    let control = Arc::clone(&self);
+                    tokio::spawn(async move { control.prune_roots(SystemTime::now()).await });
+                }
             }
         }
         let mut probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -244,8 +250,27 @@ impl Control {
             let index = state.topics.next();
             (index, state.authority.prepare(request, index, SystemTime::now()))
         });
-        let change = change?;
-        if let Some(store) = store.as_ref() {
+        self.put_authority(store.as_ref(), change?, index).await
+    }
+
+    /// Ends the trust in roots that were retired long enough ago.
+    async fn prune_roots(self: &Arc<Self>, now: SystemTime) {
+        let store = self.store.lock().await;
+        let Some(change) = self.read(|state| state.authority.prune(now)) else { return };
+        let index = self.write(|state, _| state.topics.next());
+        match self.put_authority(store.as_ref(), change, index).await {
+            Ok(()) => tracing::info!("a retired root is trusted no longer"),
+            Err(refusal) => tracing::error!(text = refusal.text, "a retired root is still trusted"),
+        }
+    }
+
+    async fn put_authority(
+        self: &Arc<Self>,
+        store: Option<&Arc<Store>>,
+        change: CaChange,
+        index: u64,
+    ) -> Result<(), Refusal> {
+        if let Some(store) = store {
             let saved = self.read(|state| Saved {
                 node_id: state.identity.node_id.clone(),
                 index,

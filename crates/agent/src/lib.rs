@@ -11,11 +11,14 @@
 //!
 //! Its own promises:
 //!
-//! * an index of a result set only rises, over restarts too, and a write wakes only the queries
-//!   whose result it changes;
+//! * an index of a result set only rises, with a data directory over restarts too, and a write wakes
+//!   only the queries whose result it changes;
 //! * with a data directory, a write to the intentions or the certificate authority is on disk
 //!   before it is acknowledged;
-//! * every queue, body, list and wait is bounded.
+//! * everything that is kept, received or waited for has a bound: requests (512 KiB, 64 KiB of
+//!   headers), connections (2048), blocking queries (4096), services, nodes and intentions (10 000
+//!   each), checks (20 000), leaf certificates (16 384), roots (16), the texts and JSON of each;
+//! * it answers to this machine alone when it listens on loopback, and to no page of another site.
 //!
 //! ```
 //! use meshx_agent::{Agent, AgentConfig};

@@ -10,8 +10,9 @@ pub(crate) const CHECKS: usize = 20_000;
 pub(crate) const NODES: usize = 10_000;
 /// Intentions.
 pub(crate) const INTENTIONS: usize = 10_000;
-/// Leaf certificates that are kept ready; the one that expires first makes room.
-pub(crate) const LEAVES: usize = 16_384;
+/// Leaf certificates that are kept ready, each with the index of its service. The one that is
+/// renewed first makes room, one that nobody waits for before one that somebody does.
+pub(crate) const LEAVES: usize = if cfg!(test) { 64 } else { 16_384 };
 /// Roots that are trusted at once.
 pub(crate) const ROOTS: usize = 16;
 
@@ -46,9 +47,12 @@ pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) const PROBE_AGAIN: Duration = Duration::from_millis(100);
 /// Patience of one probe when it does not say (Consul: 10 s).
 pub(crate) const PROBE_TIME: Duration = Duration::from_secs(10);
+/// Longest patience of one probe; what asks for more gets this. Consul has no such bound.
+pub(crate) const PROBE_TIME_MAX: Duration = Duration::from_mins(1);
 /// Bytes of a probe's output that are kept (Consul: 4096).
 pub(crate) const CHECK_OUTPUT: usize = 4_096;
-/// Probes at one time.
+/// Probes at one time, of all checks. More of them wait for their turn, first come first served: each
+/// ends within its patience, so none waits longer than [`PROBE_TIME_MAX`] for every 256 before it.
 pub(crate) const PROBES: usize = 256;
 /// Shortest `DeregisterCriticalServiceAfter` (Consul: 1 min).
 pub(crate) const DEREGISTER_AFTER: Duration = Duration::from_mins(1);
@@ -64,6 +68,19 @@ pub(crate) const DESCRIPTION: usize = 512;
 pub(crate) const TAGS: usize = 256;
 /// Bytes of any single text in a registration.
 pub(crate) const TEXT: usize = 4_096;
+/// Of an http check: bytes of its body, header lines, bytes of a line and of the method.
+pub(crate) const PROBE_BODY: usize = 16 * 1024;
+pub(crate) const PROBE_HEADERS: usize = 64;
+pub(crate) const PROBE_HEADER: usize = 4_096;
+pub(crate) const PROBE_METHOD: usize = 32;
+/// Bytes of JSON that the agent keeps without reading it: a `Config`, a definition in the catalog.
+pub(crate) const OPAQUE: usize = 16 * 1024;
+/// Bytes of JSON of everything that a sidecar says under `Proxy`.
+pub(crate) const PROXY: usize = 256 * 1024;
+/// Addresses of a service or a node beside the first.
+pub(crate) const TAGGED_ADDRESSES: usize = 64;
+/// Checks that one registration brings.
+pub(crate) const CHECKS_AT_ONCE: usize = 256;
 /// Upstreams of a sidecar.
 pub(crate) const UPSTREAMS: usize = 1_024;
 
@@ -71,6 +88,12 @@ pub(crate) const UPSTREAMS: usize = 1_024;
 pub(crate) const LEAF_LIFE: Duration = Duration::from_hours(72);
 /// Shortest life of a leaf (Consul: 1 h).
 pub(crate) const LEAF_LIFE_MIN: Duration = Duration::from_hours(1);
+/// Longest life of a leaf (Consul: 1 year).
+pub(crate) const LEAF_LIFE_MAX: Duration = Duration::from_hours(365 * 24);
+/// A retired root is trusted for this many lives of a leaf (Consul: twice).
+pub(crate) const RETIRED_LIVES: u32 = 2;
+/// How often retired roots are looked at (Consul: 1 h).
+pub(crate) const ROOTS_LOOKED_AT: Duration = Duration::from_hours(1);
 
 /// Bytes of a state file that are read.
 pub(crate) const STATE_FILE: u64 = 64 * 1024 * 1024;

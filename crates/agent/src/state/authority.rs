@@ -62,10 +62,13 @@ pub(crate) struct SavedAuthority {
     config: CaConfiguration,
 }
 
-/// A change of the configuration that is ready: saved first, then put in force.
+/// A change of the authority that is ready: saved first, then put in force.
 pub(crate) struct CaChange {
     config: CaConfiguration,
-    rotation: Option<(CertificateAuthority, Vec<TrustedRoot>)>,
+    /// The authority that signs from now on, when it is another.
+    active: Option<CertificateAuthority>,
+    /// The roots that are trusted from now on, when they are others.
+    roots: Option<Vec<TrustedRoot>>,
     serial: u64,
 }
 
@@ -116,7 +119,10 @@ impl Authority {
         if ca.root_id() != active.info.id {
             return Err(malformed("the id of the root is not that of its certificate"));
         }
-        Ok(Self {
+        if in_force(&ca, now).is_err() {
+            tracing::warn!(root = ca.root_id(), "the active root is not in force: rotate it");
+        }
+        let mut authority = Self {
             trust_domain: saved.trust_domain.parse()?,
             datacenter: datacenter.to_owned(),
             active: ca,
@@ -124,13 +130,17 @@ impl Authority {
             config: saved.config,
             leaves: HashMap::new(),
             serial: first_serial(now),
-        })
+        };
+        if let Some(roots) = authority.roots_in_time(now) {
+            authority.roots = roots;
+        }
+        Ok(authority)
     }
 
     /// What is saved; with `change`, as it will be.
     pub(crate) fn save(&self, change: Option<&CaChange>) -> SavedAuthority {
-        let rotation = change.and_then(|change| change.rotation.as_ref());
-        let (ca, roots) = rotation.map_or((&self.active, &self.roots), |(ca, roots)| (ca, roots));
+        let ca = change.and_then(|change| change.active.as_ref()).unwrap_or(&self.active);
+        let roots = change.and_then(|change| change.roots.as_ref()).unwrap_or(&self.roots);
         SavedAuthority {
             trust_domain: self.trust_domain.to_string(),
             key_pem: SecretPem::from(ca.key_pem()),
@@ -197,7 +207,7 @@ impl Authority {
             modify_index: index,
         };
         let renew = now + life / 3 * 2;
-        self.make_room();
+        self.make_room(topics, index);
         let root = self.active.root_id().to_owned();
         let held = IssuedLeaf { leaf: leaf.clone(), root, issued: now, renew };
         self.leaves.insert(service.clone(), held);
@@ -205,14 +215,40 @@ impl Authority {
         Ok(HandedLeaf { leaf, age: None, renew })
     }
 
-    fn make_room(&mut self) {
+    /// Forgets a leaf, and the index of its topic, when there are as many as may be.
+    fn make_room(&mut self, topics: &mut Topics, index: u64) {
         if self.leaves.len() < limits::LEAVES {
             return;
         }
-        let oldest = self.leaves.iter().min_by_key(|(_, held)| held.renew);
-        if let Some(service) = oldest.map(|(service, _)| service.clone()) {
+        let topic = |service: &ServiceName| Topic::Leaf(service.to_string());
+        let first = self
+            .leaves
+            .iter()
+            .min_by_key(|(service, held)| (topics.is_awaited(&topic(service)), held.renew));
+        if let Some(service) = first.map(|(service, _)| service.clone()) {
             self.leaves.remove(&service);
+            topics.remove(&topic(&service), index);
         }
+    }
+
+    /// The change that ends the trust in roots that were retired long ago; `None` when there is none
+    /// such. A root that stays has a key that may leak.
+    pub(crate) fn prune(&self, now: SystemTime) -> Option<CaChange> {
+        let roots = Some(self.roots_in_time(now)?);
+        Some(CaChange { config: self.config.clone(), active: None, roots, serial: self.serial })
+    }
+
+    /// The roots without those that were retired too long ago, when there are such. A retired root is
+    /// of use as long as a leaf that it signed may live; twice that is Consul's rule.
+    fn roots_in_time(&self, now: SystemTime) -> Option<Vec<TrustedRoot>> {
+        let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let life = leaf_life(&self.config.config).unwrap_or(limits::LEAF_LIFE);
+        let trusted = (limits::RETIRED_LIVES * life.min(limits::LEAF_LIFE_MAX)).as_secs();
+        let is_trusted = |root: &&TrustedRoot| {
+            root.info.active || root.retired.is_none_or(|at| at.saturating_add(trusted) > seconds)
+        };
+        let roots: Vec<TrustedRoot> = self.roots.iter().filter(is_trusted).cloned().collect();
+        (roots.len() < self.roots.len()).then_some(roots)
     }
 
     /// Judges a new configuration. A `PrivateKey` in it rotates the root: with a `RootCert` to that
@@ -237,6 +273,11 @@ impl Authority {
                 "error configuring provider: leaf cert TTL must be greater or equal than 1h0m0s",
             ));
         }
+        if life > limits::LEAF_LIFE_MAX {
+            return Err(Refusal::internal(
+                "error configuring provider: leaf cert TTL must be less than 8760h0m0s",
+            ));
+        }
         let key = config.remove("PrivateKey");
         let cert = config.remove("RootCert");
         let text = |value: &Option<Value>| {
@@ -244,9 +285,12 @@ impl Authority {
         };
         let (key_pem, cert_pem) = (text(&key), text(&cert));
         let mut serial = self.serial;
-        let rotation = match key {
-            Some(_) => Some(self.rotate(&key_pem, &cert_pem, &mut serial, index, now)?),
-            None => None,
+        let (active, roots) = match key {
+            Some(_) => {
+                let (active, roots) = self.rotate(&key_pem, &cert_pem, &mut serial, index, now)?;
+                (Some(active), Some(roots))
+            }
+            None => (None, None),
         };
         let config = CaConfiguration {
             provider: request.provider,
@@ -255,7 +299,7 @@ impl Authority {
             modify_index: index,
             ..CaConfiguration::default()
         };
-        Ok(CaChange { config, rotation, serial })
+        Ok(CaChange { config, active, roots, serial })
     }
 
     fn rotate(
@@ -275,7 +319,11 @@ impl Authority {
                 CertificateAuthority::generate(&self.trust_domain, *serial, now).map_err(failed)?
             }
             (false, false) => {
-                CertificateAuthority::from_parts(cert_pem, key_pem).map_err(failed)?
+                let ca = CertificateAuthority::from_parts(cert_pem, key_pem).map_err(failed)?;
+                in_force(&ca, now).map_err(|text| {
+                    Refusal::internal(format!("error generating CA root certificate: {text}"))
+                })?;
+                ca
             }
             _ => {
                 return Err(Refusal::internal(
@@ -292,11 +340,7 @@ impl Authority {
         *serial += 1;
         let bridge = self.active.cross_sign(&new, *serial, now).map_err(failed)?;
         let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let life = leaf_life(&self.config.config).unwrap_or(limits::LEAF_LIFE).as_secs();
-        let mut roots = self.roots.clone();
-        // A retired root is of use as long as a leaf that it signed may live; twice that is Consul's
-        // rule.
-        roots.retain(|root| root.retired.is_none_or(|at| at + 2 * life > seconds));
+        let mut roots = self.roots_in_time(now).unwrap_or_else(|| self.roots.clone());
         if roots.len() >= limits::ROOTS {
             return Err(Refusal::internal(format!(
                 "{} roots are trusted already; the retired ones must run out first",
@@ -317,8 +361,10 @@ impl Authority {
     pub(crate) fn commit(&mut self, change: CaChange, topics: &mut Topics, index: u64) {
         self.config = change.config;
         self.serial = self.serial.max(change.serial);
-        if let Some((active, roots)) = change.rotation {
+        if let Some(active) = change.active {
             self.active = active;
+        }
+        if let Some(roots) = change.roots {
             self.roots = roots;
             topics.touch(Topic::Roots, index);
         }
@@ -332,6 +378,7 @@ fn describe(
     index: u64,
 ) -> CaRoot {
     let domain = trust_domain.as_str();
+    let (key_type, key_bits) = ca.key_type();
     CaRoot {
         id: ca.root_id().to_owned(),
         name: "meshx CA Root Cert".to_owned(),
@@ -343,11 +390,22 @@ fn describe(
         root_cert: ca.cert_pem().to_owned(),
         intermediate_certs: bridge.map(|bridge| vec![bridge]),
         active: true,
-        private_key_type: "ec".to_owned(),
-        private_key_bits: 256,
+        private_key_type: key_type.to_owned(),
+        private_key_bits: u32::try_from(key_bits).unwrap_or_default(),
         create_index: index,
         modify_index: index,
     }
+}
+
+/// Refuses a root whose leaves nobody would accept now.
+fn in_force(ca: &CertificateAuthority, now: SystemTime) -> Result<(), String> {
+    if now < ca.not_before() {
+        return Err(format!("the root is valid from {} on", rfc3339_seconds(ca.not_before())));
+    }
+    if now >= ca.not_after() {
+        return Err(format!("the root expired at {}", rfc3339_seconds(ca.not_after())));
+    }
+    Ok(())
 }
 
 /// The life of a leaf that a configuration asks for.
@@ -381,3 +439,7 @@ fn rfc3339_seconds(at: SystemTime) -> String {
     let at = OffsetDateTime::from(at);
     at.replace_nanosecond(0).unwrap_or(at).format(&Rfc3339).unwrap_or_default()
 }
+
+#[cfg(test)]
+#[path = "authority_tests.rs"]
+mod tests;

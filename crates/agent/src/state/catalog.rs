@@ -8,7 +8,10 @@ use meshx_consul_api::{
 use meshx_core::{ServiceId, ServiceName};
 
 use super::record::{CONNECT_PROXY, CheckRecord, NodeRecord, ServiceRecord};
-use super::rules::{check_address, check_proxy, check_texts, complete_proxy, tagged_addresses};
+use super::rules::{
+    check_address, check_pairs, check_proxy, check_proxy_size, check_size, check_tagged,
+    check_texts, complete_proxy, tagged_addresses,
+};
 use super::{State, Topic};
 use crate::limits;
 use crate::refusal::Refusal;
@@ -33,6 +36,8 @@ impl State {
             return Err(Refusal::internal("Bad node ID: uuid string is wrong length"));
         }
         check_texts([&request.node, &request.address])?;
+        check_pairs("NodeMeta", &request.node_meta)?;
+        check_pairs("TaggedAddresses", &request.tagged_addresses)?;
         let service = request.service.as_ref().map(catalog_service).transpose()?;
         let name = request.node.clone();
         let existing = self.nodes.get(&name);
@@ -174,7 +179,11 @@ fn catalog_service(request: &NodeServiceRegistration) -> Result<ServiceRecord, R
     id.parse::<ServiceId>().map_err(|e| Refusal::bad(format!("Invalid service ID: {e}")))?;
     check_address(&request.address)?;
     check_texts(&request.tags)?;
+    check_texts([&request.kind])?;
+    check_pairs("Meta", &request.meta)?;
+    check_tagged(&request.tagged_addresses)?;
     let mut proxy = request.proxy.clone().unwrap_or_default();
+    check_proxy_size(&proxy)?;
     if request.kind == CONNECT_PROXY {
         check_proxy(&proxy, request.port, false)
             .map_err(|refusal| Refusal::internal(refusal.text))?;
@@ -217,6 +226,7 @@ fn catalog_check(
     if id.is_empty() {
         return Err(Refusal::internal("Must provide a check ID or a name"));
     }
+    check_size("the definition of a check", &request.definition, limits::OPAQUE)?;
     let word = if request.definition.get("TCP").is_some_and(|v| v != "") {
         "tcp"
     } else if request.definition.get("HTTP").is_some_and(|v| v != "") {

@@ -4,6 +4,8 @@
 //! takes [`Effect`]s after each write and asks for the [next deadline](State::next_deadline).
 
 mod authority;
+#[cfg(test)]
+mod bounds_tests;
 mod catalog;
 mod checks;
 mod intentions;
@@ -21,7 +23,7 @@ use std::time::Instant;
 
 use meshx_consul_api::CheckStatus;
 
-pub(crate) use authority::{Authority, HandedLeaf, SavedAuthority};
+pub(crate) use authority::{Authority, CaChange, HandedLeaf, SavedAuthority};
 pub(crate) use intentions::{IntentionChange, Intentions, describe as describe_intention};
 pub(crate) use record::{CheckKind, CheckRecord, NodeRecord, Probe, ServiceRecord, Target};
 pub(crate) use topics::{Topic, Topics};

@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 
 use super::record::{CONNECT_PROXY, CheckKind, CheckRecord, Probe, ServiceRecord, Target};
 use super::rules::{
-    check_address, check_meta, check_proxy, check_texts, check_weights, complete_proxy,
-    tagged_addresses,
+    check_address, check_meta, check_proxy, check_proxy_size, check_tagged, check_texts,
+    check_weights, complete_proxy, tagged_addresses,
 };
 use super::{State, fold};
 use crate::limits;
@@ -31,7 +31,8 @@ impl State {
             return Err(Refusal::bad("Missing service name"));
         }
         let sidecar = request.connect.as_mut().and_then(|c| c.sidecar_service.take());
-        let parent_id = request.id.clone().unwrap_or_else(|| request.name.clone());
+        let parent_id = request.id.clone().filter(|id| !id.is_empty());
+        let parent_id = parent_id.unwrap_or_else(|| request.name.clone());
         let mut plans = vec![self.plan(&request, false)?];
         if let Some(sidecar) = sidecar {
             let request = self.sidecar(&plans[0].0, &parent_id, *sidecar)?;
@@ -152,13 +153,16 @@ impl State {
         check_meta(&request.meta)
             .map_err(|text| Refusal::bad(format!("Invalid Service Meta: {text}")))?;
         check_texts(&request.tags)?;
+        check_tagged(&request.tagged_addresses)?;
         let kind = request.kind.clone().unwrap_or_default();
+        check_texts([&kind])?;
         let native = request.connect.as_ref().is_some_and(|connect| connect.native);
         let port = request.port.unwrap_or_default();
         let mut proxy = Proxy::default();
         if kind == CONNECT_PROXY {
             proxy = request.proxy.clone().unwrap_or_default();
             check_proxy(&proxy, port, native)?;
+            check_proxy_size(&proxy)?;
             complete_proxy(&mut proxy);
         }
         let record = ServiceRecord {
@@ -183,6 +187,9 @@ impl State {
             .filter(|check| **check != CheckDefinition::default())
             .chain(&request.checks)
             .collect();
+        if definitions.len() > limits::CHECKS_AT_ONCE {
+            return Err(Refusal::full("checks of one registration", limits::CHECKS_AT_ONCE));
+        }
         let mut checks = Vec::with_capacity(definitions.len());
         for (number, definition) in definitions.iter().enumerate() {
             let derived = match definitions.len() {
@@ -307,6 +314,7 @@ impl State {
             let node = check.alias_node.clone().filter(|node| !node.is_empty());
             let node = node.unwrap_or_else(|| self.identity.node.clone());
             let service = check.alias_service.clone().unwrap_or_default();
+            check_texts([&node, &service])?;
             return Ok(CheckKind::Alias { node, service });
         }
         if let Some(ttl) = ttl {
@@ -324,6 +332,7 @@ impl State {
         let target = if let Some(url) = check.http.clone().filter(|url| !url.is_empty()) {
             http_target(url, check)?
         } else if let Some(target) = check.tcp.clone().filter(|target| !target.is_empty()) {
+            check_texts([&target])?;
             Target::Tcp(target)
         } else {
             return Err(invalid("the embedded agent has no gRPC checks; use TCP or TTL"));
@@ -331,7 +340,7 @@ impl State {
         Ok(CheckKind::Probe(Probe {
             target,
             interval: interval.max(limits::PROBE_INTERVAL),
-            timeout: time(check.timeout).unwrap_or(limits::PROBE_TIME),
+            timeout: time(check.timeout).unwrap_or(limits::PROBE_TIME).min(limits::PROBE_TIME_MAX),
         }))
     }
 }
@@ -347,6 +356,26 @@ fn http_target(url: String, check: &CheckDefinition) -> Result<Target, Refusal> 
             "Invalid check: the embedded agent probes http:// only; use a TCP or TTL check",
         ));
     }
+    let lines: usize = check.header.values().map(|values| values.len().max(1)).sum();
+    let sizes = check.header.iter().map(|(name, values)| {
+        name.len() + values.iter().map(String::len).max().unwrap_or_default()
+    });
+    if lines > limits::PROBE_HEADERS || sizes.max().unwrap_or_default() > limits::PROBE_HEADER {
+        return Err(Refusal::bad(format!(
+            "Invalid check: an http check has at most {} header lines of {} bytes",
+            limits::PROBE_HEADERS,
+            limits::PROBE_HEADER
+        )));
+    }
+    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    if length(&check.body) > limits::PROBE_BODY || length(&check.method) > limits::PROBE_METHOD {
+        return Err(Refusal::bad(format!(
+            "Invalid check: the body of an http check has at most {} bytes, its method {}",
+            limits::PROBE_BODY,
+            limits::PROBE_METHOD
+        )));
+    }
+    check_texts([&url])?;
     Ok(Target::Http {
         url,
         method: check.method.clone().filter(|m| !m.is_empty()).unwrap_or_else(|| "GET".to_owned()),

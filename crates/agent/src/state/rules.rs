@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use meshx_consul_api::{Proxy, ServiceAddress, Upstream, Weights};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::limits;
@@ -51,6 +52,49 @@ pub(super) fn check_meta(meta: &BTreeMap<String, String>) -> Result<(), String> 
         if value.len() > value_size {
             return fail("Value is too long (limit: 512 characters)");
         }
+    }
+    Ok(())
+}
+
+/// Refuses text of the client's own keys that is too much to keep.
+pub(super) fn check_pairs(what: &str, pairs: &BTreeMap<String, String>) -> Result<(), Refusal> {
+    let (entries, key_size, value_size) = limits::META;
+    let fits =
+        |(key, value): (&String, &String)| key.len() <= key_size && value.len() <= value_size;
+    if pairs.len() > entries || !pairs.iter().all(fits) {
+        return Err(Refusal::bad(format!(
+            "{what} has at most {entries} keys of {key_size} bytes and values of {value_size}"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses JSON that is too large to keep.
+pub(super) fn check_size<T: Serialize>(what: &str, value: &T, limit: usize) -> Result<(), Refusal> {
+    let size = serde_json::to_vec(value).map_or(usize::MAX, |text| text.len());
+    if size > limit {
+        return Err(Refusal::bad(format!("{what} is longer than {limit} bytes of JSON")));
+    }
+    Ok(())
+}
+
+/// Refuses a sidecar that says too much.
+pub(super) fn check_proxy_size(proxy: &Proxy) -> Result<(), Refusal> {
+    check_size("Proxy.Config", &proxy.config, limits::OPAQUE)?;
+    for upstream in &proxy.upstreams {
+        check_size("the Config of an upstream", &upstream.config, limits::OPAQUE)?;
+    }
+    check_size("Proxy", proxy, limits::PROXY)
+}
+
+/// Refuses addresses that are too many or too long.
+pub(super) fn check_tagged(tagged: &BTreeMap<String, ServiceAddress>) -> Result<(), Refusal> {
+    if tagged.len() > limits::TAGGED_ADDRESSES {
+        let most = limits::TAGGED_ADDRESSES;
+        return Err(Refusal::bad(format!("there are more than {most} tagged addresses")));
+    }
+    for (tag, address) in tagged {
+        check_texts([tag, &address.address])?;
     }
     Ok(())
 }

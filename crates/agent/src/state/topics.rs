@@ -37,8 +37,14 @@ pub(crate) enum Topic {
 
 /// The indexes of all topics.
 ///
-/// An index only rises. A topic that is gone, or never was, has the index of the last removal of
-/// any topic, so that nobody ever sees the index of a topic fall.
+/// An index only rises as long as this value lives. A topic that is gone, or never was, has the index
+/// of the last removal of any topic, so that its index does not fall either.
+///
+/// Across restarts it rises because the first index is the time of day in milliseconds, or above the
+/// last one that was saved. Without a data directory nothing is saved: an agent that starts after the
+/// wall clock went back may begin below the indexes of the one before. A client that still waits with
+/// such an index is answered when its wait is over, as after a restore of Consul; clients must start
+/// anew when an index falls (Consul, "Blocking Queries").
 #[derive(Debug)]
 pub(crate) struct Topics {
     last: u64,
@@ -83,12 +89,23 @@ impl Topics {
         self.index.get(topic).copied().unwrap_or(self.floor)
     }
 
+    /// True when somebody waits for the result set, as far as is known.
+    pub(crate) fn is_awaited(&self, topic: &Topic) -> bool {
+        self.waiters.get(topic).is_some_and(|notify| Arc::strong_count(notify) > 1)
+    }
+
     /// What is notified when the result set changes.
     pub(crate) fn waiter(&mut self, topic: &Topic) -> Arc<Notify> {
         if self.waiters.len() >= 2 * limits::BLOCKING_QUERIES {
             self.waiters.retain(|_, notify| Arc::strong_count(notify) > 1);
         }
         Arc::clone(self.waiters.entry(topic.clone()).or_default())
+    }
+
+    /// Topics that have an index of their own.
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        self.index.len()
     }
 
     fn wake(&mut self, topic: &Topic) {

@@ -96,7 +96,10 @@ fn failed(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (Some(source), Direction::Inbound) => {
             write!(f, "{source} → {destination} refused ({step}): {detail} [{code}]")
         }
-        (None, _) => {
+        (None, Direction::Outbound) => {
+            write!(f, "a connection to {destination} failed ({step}): {detail} [{code}]")
+        }
+        (None, Direction::Inbound) => {
             let remote = event.remote.as_deref().unwrap_or("?");
             write!(f, "refused a connection from {remote} ({step}): {detail} [{code}]")
         }

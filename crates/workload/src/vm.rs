@@ -24,14 +24,18 @@ pub(crate) fn environment(
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Vec<(String, String)> {
     let theirs = variable("ERL_AFLAGS").filter(|flags| !flags.trim().is_empty());
-    let inet6 = plan.expected.as_ref().is_some_and(|name| name.form() == HostForm::LongIpv6)
-        || speaks_inet6(command, variable);
+    let says_inet6 = speaks_inet6(command, variable);
+    let is_inet6 = plan.expected.as_ref().is_some_and(|name| name.form() == HostForm::LongIpv6);
     let mut flags = format!("-epmd_module meshx_epmd -pa {} -start_epmd false", code.display());
-    flags.push_str(if inet6 {
-        " -proto_dist inet6_tcp -kernel inet_dist_use_interface {0,0,0,0,0,0,0,1}"
+    flags.push_str(if is_inet6 || says_inet6 {
+        " -kernel inet_dist_use_interface {0,0,0,0,0,0,0,1}"
     } else {
         " -kernel inet_dist_use_interface {127,0,0,1}"
     });
+    if is_inet6 && !says_inet6 {
+        // Said twice, the VM takes neither.
+        flags.push_str(" -proto_dist inet6_tcp");
+    }
     if hidden || plan.visitor {
         flags.push_str(" -hidden");
     }
@@ -110,6 +114,13 @@ mod tests {
         let v6 = aflags("a@::1", NamesMode::Aflags, None);
         assert!(v6.contains(" -name a@::1 ") && v6.contains("-proto_dist inet6_tcp"), "{v6}");
         assert!(!aflags("a@h", NamesMode::None, None).contains("name a@h"));
+    }
+
+    #[test]
+    fn the_protocol_is_said_once() {
+        let flags = aflags("a@::1", NamesMode::Aflags, Some("-proto_dist inet6_tcp"));
+        assert_eq!(flags.matches("-proto_dist").count(), 1, "{flags}");
+        assert!(flags.contains("inet_dist_use_interface {0,0,0,0,0,0,0,1}"), "{flags}");
     }
 
     #[test]

@@ -335,3 +335,40 @@ async fn any<F: Future<Output = ()>>(waits: &mut [Pin<Box<F>>]) {
     })
     .await;
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::state::Authority;
+    use crate::state::test_world::World;
+
+    #[tokio::test]
+    async fn a_retired_root_goes_in_its_time_from_memory_and_disk() {
+        let long_ago = SystemTime::now() - Duration::from_hours(200);
+        let mut state = World::new().state;
+        let request = json!({"Provider": "consul", "Config": {"PrivateKey": ""}});
+        let request = serde_json::from_value(request).unwrap();
+        let change = state.authority.prepare(request, 9, long_ago).unwrap();
+        let State { authority, topics, .. } = &mut state;
+        authority.commit(change, topics, 9);
+        assert_eq!(authority.roots().roots.len(), 2);
+        let index = topics.index(&Topic::Roots);
+
+        let name = format!("meshx-agent-control-{}", random::hex(12));
+        let dir = std::env::temp_dir().join(name);
+        let store = Store::open(&dir).unwrap();
+        let control = Control::new(state, Some(store), CancellationToken::new());
+        let time = tokio::spawn(Arc::clone(&control).keep_time());
+        let wait = Wait { index, time: Duration::from_secs(20) };
+        control.wait(&[Topic::Roots], wait).await.unwrap();
+        assert_eq!(control.read(|state| state.authority.roots().roots.len()), 1);
+        let saved = control.store.lock().await.as_ref().unwrap().load().unwrap().unwrap();
+        let restored = Authority::restore(saved.authority, "dc1", long_ago).unwrap();
+        assert_eq!(restored.roots().roots.len(), 1);
+        control.stop.cancel();
+        time.await.unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -215,6 +215,16 @@ async fn deny_by_default_holds_everywhere() {
         ask(agent.http_addr(), "POST", "/v1/agent/connect/authorize", Some(&body)).await.ok();
     let reason = "Default behavior configured by ACLs";
     assert_eq!(answer.json(), json!({"Authorized": false, "Reason": reason}));
+    // A client of 1.8 reads it here, and only here.
+    let debug = get(&agent, "/v1/agent/self").await.json()["DebugConfig"].clone();
+    assert_eq!((&debug["ACLsEnabled"], &debug["ACLDefaultPolicy"]), (&json!(true), &json!("deny")));
+    assert_eq!(debug["DefaultIntentionPolicy"], "deny");
+    let allows = Agent::start(config()).await.unwrap();
+    let debug = get(&allows, "/v1/agent/self").await.json()["DebugConfig"].clone();
+    assert_eq!(
+        (&debug["ACLsEnabled"], &debug["ACLDefaultPolicy"]),
+        (&json!(false), &json!("allow"))
+    );
 }
 
 #[tokio::test]

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use meshx_agent::AgentConfig;
 use meshx_conformance::{Subject, consul_binary, skip};
+use meshx_core::Action;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -199,3 +201,15 @@ macro_rules! clients {
 }
 
 clients!(command_line, two_sidecars);
+
+/// An agent that denies by default says so where a client of 1.8 reads it, as a setting of ACLs that
+/// it has not. Consul's command line does not mind.
+#[tokio::test]
+async fn the_command_line_works_with_an_agent_that_denies() {
+    let Some(binary) = consul_binary() else { return skip() };
+    let denies = AgentConfig { default_policy: Action::Deny, ..AgentConfig::default() };
+    let subject = Subject::agent_with(denies).await;
+    let cli = Cli { binary: &binary, address: subject.http.to_string() };
+    assert_eq!(cli.fails(&["intention", "check", "a", "b"]).await.trim(), "Denied");
+    command_line(&subject, &cli).await;
+}

@@ -7,6 +7,7 @@ use meshx_consul_api::{
     AgentCheckRegistration, AgentMember, AgentService, AgentServiceHealth,
     AgentServiceRegistration, CheckStatus, CheckUpdate, HealthCheck,
 };
+use meshx_core::Action;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -31,7 +32,11 @@ impl Call<'_> {
             };
             let ttls = state.local().checks.values();
             let ttls = ttls.filter(|check| matches!(check.kind, CheckKind::Ttl(_))).count();
-            let default = state.intentions.default_action().to_string();
+            let default = state.intentions.default_action();
+            // There are no ACLs. A client of 1.8 knows only their keys, and reads there what holds
+            // where no intention matches: it must not take "no ACLs" for "allow".
+            let denies = default == Action::Deny;
+            let default = default.to_string();
             json!({
                 "Config": {
                     "Datacenter": identity.datacenter,
@@ -44,8 +49,8 @@ impl Call<'_> {
                 },
                 "DebugConfig": {
                     "ACLDatacenter": identity.datacenter,
-                    "ACLDefaultPolicy": "allow",
-                    "ACLsEnabled": false,
+                    "ACLDefaultPolicy": default,
+                    "ACLsEnabled": denies,
                     "DefaultIntentionPolicy": default,
                     "AdvertiseAddrLAN": identity.address,
                     "ConnectEnabled": true,

@@ -239,16 +239,32 @@ impl Writer<'_> {
 
     #[inline]
     pub(crate) fn atom(&mut self, atom: &Atom) {
-        if let Some(index) = self.refs.as_mut().and_then(|refs| refs.index(atom)) {
+        self.short_atom(atom);
+    }
+
+    /// An atom of this text, cut after 255 characters.
+    #[inline]
+    pub(crate) fn atom_named(&mut self, text: &str) {
+        if text.len() > Atom::MAX {
+            self.short_atom(&Atom::cut(text));
+        } else {
+            self.short_atom(text);
+        }
+    }
+
+    /// An atom of at most 255 characters.
+    #[inline]
+    fn short_atom(&mut self, text: &str) {
+        if let Some(index) = self.refs.as_mut().and_then(|refs| refs.index(text)) {
             self.out.extend_from_slice(&[tag::ATOM_CACHE_REF, index]);
             return;
         }
-        self.atom_text(atom);
+        self.atom_text(text);
     }
 
     /// An atom of at most 255 characters, not through the cache.
     #[inline]
-    pub(crate) fn atom_text(&mut self, text: &str) {
+    fn atom_text(&mut self, text: &str) {
         if self.form.atoms == AtomForm::Latin1
             && let Some(characters) = latin1(text)
         {

@@ -6,6 +6,8 @@
 //!   order; `Display` prints as `io:format("~0p")` does, and [`text::parse`] reads that again.
 //! * [`decode`] and [`encode()`]: every tag of the format (`erl_ext_dist`), legacy ones included,
 //!   under [`Limits`]; [`TermRef`] borrows from the input instead.
+//! * [`from_bytes`] and [`to_bytes`]: serde, straight between bytes and Rust types ([`typed`]); and
+//!   [`macro@Etf`] for the shapes that Erlang and Elixir programs like.
 //! * [`dist`]: the distribution header with its atom cache, and the layout of fragments.
 //!
 //! What every decoder guarantees: no panic on any bytes, no more memory than a small multiple of
@@ -42,6 +44,7 @@ mod order;
 mod tag;
 mod term;
 pub mod text;
+pub mod typed;
 mod wire;
 
 pub use atom::{Atom, AtomTooLong};
@@ -55,5 +58,7 @@ pub use encode::{AtomForm, EncodeError, Encoder, encode};
 pub use fun::{Export, Fun, Record};
 pub use id::{Node, Pid, Port, Reference};
 pub use map::{DuplicateKey, Map};
+pub use meshx_etf_derive::Etf;
 pub use order::compare;
 pub use term::{Improper, Term};
+pub use typed::{TypedError, from_bytes, from_term, to_bytes, to_term, undefined};

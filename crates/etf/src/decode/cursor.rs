@@ -244,6 +244,11 @@ impl<'a> Cursor<'a> {
         })
     }
 
+    /// Whether it is inside of a distribution message.
+    pub(crate) fn has_atoms(&self) -> bool {
+        !self.atoms.is_empty()
+    }
+
     /// Reads over a term.
     pub(crate) fn skip(&mut self) -> Result<(), DecodeError> {
         let parts = match self.token()? {

@@ -238,6 +238,11 @@ impl std::fmt::Debug for Decoder<'_> {
     }
 }
 
+/// Builds the next term.
+pub(crate) fn owned(cursor: &mut Cursor<'_>) -> Result<Term, DecodeError> {
+    owned::term(cursor, None)
+}
+
 fn whole(len: usize, used: usize) -> Result<(), DecodeError> {
     match len.saturating_sub(used) {
         0 => Ok(()),

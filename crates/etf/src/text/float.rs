@@ -3,11 +3,20 @@
 /// The text of a finite float, as `float_to_list(F, [short])`.
 pub(super) fn short(value: f64) -> String {
     let sign = if value.is_sign_negative() { "-" } else { "" };
-    let text = format!("{:e}", value.abs());
+    let text = shortest(value.abs());
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
     let exponent: i32 = exponent.parse().unwrap_or_default();
     format!("{sign}{}", place(&digits, exponent.saturating_add(1), value.abs()))
+}
+
+/// The fewest digits; where two strings of digits are equally near, the one that ends even. Rust
+/// takes the greater one.
+fn shortest(value: f64) -> String {
+    let text = format!("{value:e}");
+    let digits = text.bytes().take_while(|&byte| byte != b'e').filter(u8::is_ascii_digit).count();
+    let even = format!("{value:.*e}", digits.saturating_sub(1));
+    if even.parse() == Ok(value) { even } else { text }
 }
 
 /// Puts the point after `place` digits, or writes an exponent where that is shorter. What is above

@@ -91,7 +91,10 @@ impl Drop for Vm {
     }
 }
 
+/// `MESHX_ETF_TIMES` multiplies the number of cases.
 fn runner(cases: u32) -> TestRunner {
+    let times = std::env::var("MESHX_ETF_TIMES").ok().and_then(|times| times.parse().ok());
+    let cases = cases.saturating_mul(times.unwrap_or(1));
     TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() })
 }
 

@@ -153,3 +153,10 @@ fn there_is_no_nan() {
     assert!(encode(&f64::NAN.into()).is_err());
     assert!(encode(&Term::List(vec![f64::INFINITY.into()])).is_err());
 }
+
+/// Found by the comparison with a VM: the value is just between two strings of 17 digits.
+#[test]
+fn a_float_between_two_texts_has_the_even_one() {
+    assert_eq!(Term::from(-136_417_254_666_225.13).to_string(), "-136417254666225.12");
+    assert_eq!(Term::from(5e-324).to_string(), "5.0e-324");
+}

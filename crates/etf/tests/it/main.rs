@@ -6,4 +6,5 @@ mod dist;
 mod erl;
 mod laws;
 mod random;
+mod typed;
 mod vectors;

@@ -209,4 +209,20 @@ mod tests {
             assert!(bad.parse::<SpiffeId>().is_err(), "{bad}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,80}") {
+            drop(text.parse::<SpiffeId>());
+            drop(format!("spiffe://{text}").parse::<SpiffeId>());
+            drop(format!("spiffe://td/ns/default/dc/dc1/svc/{text}").parse::<SpiffeId>());
+        }
+
+        #[test]
+        fn what_is_printed_is_read_back(service in "[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,60}", dc in "[a-z0-9-]{1,20}") {
+            let domain = "ab.consul".parse().unwrap();
+            let id = SpiffeId::new(domain, &dc, service.parse().unwrap());
+            proptest::prop_assert_eq!(id.to_string().parse::<SpiffeId>(), Ok(id));
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The one seam to the operating system.
 //!
-//! Sockets are opened here and nowhere else, so that every connection of the product has Nagle's
+//! TCP connections are opened here and nowhere else, so that each of them has Nagle's
 //! algorithm off, keepalive on and a time limit; bytes are relayed here, so that half-close is
 //! right everywhere; waiting between tries is [`Backoff`], so that no loop spins and no herd forms.
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use meshx_e2e::{ControlPlane, Mesh, Need, skips};
+use rustix::process::Signal;
 
 use crate::{A, B, pair};
 
@@ -110,4 +111,23 @@ fn default_deny_lets_only_the_allowed_pair_in() {
     assert_eq!(c.connect(A), "false");
     let list = mesh.cli_ok(&["intentions", "list"]);
     assert!(list.contains("deny") && list.contains(A), "{list}");
+}
+
+/// A wrapper that was stopped in its terminal (Ctrl-Z) answers nobody, and delays nobody.
+#[test]
+fn a_stopped_sidecar_delays_no_deny() {
+    if skips(&[Need::Erlang]) {
+        return;
+    }
+    let mesh = Mesh::agent();
+    let stopped = mesh.exec(&["--name", "stopped"], &["sleep", "60"]);
+    let (_a, mut b) = pair(&mesh);
+    stopped.signal(Signal::STOP);
+    let start = Instant::now();
+    let deny = mesh.cli(&["intentions", "deny", B, A]);
+    b.await_eval("nodes()", "[]", CUT);
+    stopped.signal(Signal::CONT);
+    assert!(start.elapsed() < 2 * CUT, "cut after {:?}", start.elapsed());
+    assert!(deny.stdout.contains("closed 1 live connection"), "{deny:?}");
+    assert!(deny.stderr.contains("stopped could not be asked"), "{deny:?}");
 }

@@ -30,7 +30,9 @@ fn main() -> ExitCode {
     match dispatch(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            step::say(&format!("error: {error:#}"));
+            if !error.is::<step::Said>() {
+                step::say(&format!("error: {error:#}"));
+            }
             ExitCode::FAILURE
         }
     }

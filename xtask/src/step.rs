@@ -31,6 +31,18 @@ pub(crate) fn say(line: &str) {
     eprintln!("{line}");
 }
 
+/// A failure that the chore has shown already.
+#[derive(Debug)]
+pub(crate) struct Said;
+
+impl std::error::Error for Said {}
+
+impl std::fmt::Display for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("it failed, as was said above")
+    }
+}
+
 /// Does one step, printing its name before and its duration after.
 pub(crate) fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     say(&format!("==> {name}"));

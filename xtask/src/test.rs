@@ -21,17 +21,27 @@ pub(crate) enum Extent {
     Full,
 }
 
+/// Runs it all. The last line, on stdout, is the summary, whatever happened; a step that fails
+/// before any test counts as one failure.
 pub(crate) fn run(extent: Extent) -> Result<()> {
     let start = Instant::now();
+    let mut tally = Tally::default();
+    let outcome = steps(extent, &mut tally);
+    say(&format!("    all: {:.1} s", start.elapsed().as_secs_f64()));
+    if let Err(error) = &outcome {
+        say(&format!("error: {error:#}"));
+        tally.failed = tally.failed.max(1);
+    }
+    summary(&tally);
+    outcome.map_err(|_| step::Said.into())
+}
+
+fn steps(extent: Extent, tally: &mut Tally) -> Result<()> {
     check::style()?;
     let provided = step("provision", || provision::provide(Wish::Tests))?;
     let meshx = step("build meshx", || build_meshx(&[]))?;
     step("compiled epmd module", check_beam)?;
-    let mut tally = Tally::default();
-    let outcome = step("tests", || run_tests(extent, &provided, &meshx, &mut tally));
-    say(&format!("    all: {:.1} s", start.elapsed().as_secs_f64()));
-    summary(&tally);
-    outcome
+    step("tests", || run_tests(extent, &provided, &meshx, tally))
 }
 
 /// Builds the product and says where it is.

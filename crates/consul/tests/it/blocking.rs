@@ -49,42 +49,49 @@ async fn a_path_with_a_query_keeps_it() {
     );
 }
 
-/// Answers that come at once, whatever they say, must not make a busy loop.
-async fn is_patient(agent: Agent) -> usize {
+/// Answers that come at once, whatever they say, must not make a busy loop: five questions take
+/// `least`. Gives how many answers were news.
+async fn is_patient(agent: Agent, least: Duration) -> usize {
     let mut follow = follow(&agent);
+    let begun = Instant::now();
     let mut news = 0;
     let ask = async {
         loop {
-            if follow.next().await.is_ok() {
-                news += 1;
-            }
+            news += usize::from(follow.next().await.is_ok());
         }
     };
-    drop(tokio::time::timeout(Duration::from_millis(1700), ask).await);
-    let asked = agent.asked().len();
-    // Half a second between two questions, or between two pairs of them.
-    assert!((2..=10).contains(&asked), "{asked} questions in 1.7 s");
+    tokio::select! {
+        () = ask => unreachable!(),
+        () = eventually("five questions", || agent.asked().len() >= 5) => {}
+    }
+    assert!(begun.elapsed() >= least, "five questions in {:?}", begun.elapsed());
     news
 }
 
+/// Half a second between two questions, once it is known that there is no news.
+const PATIENT: Duration = Duration::from_millis(1400);
+
 #[tokio::test]
 async fn an_equal_index_is_no_news_and_no_hurry() {
-    assert_eq!(is_patient(Agent::new(|_| Reply::at(7, "1"))).await, 1);
+    assert_eq!(is_patient(Agent::new(|_| Reply::at(7, "1")), PATIENT).await, 1);
 }
 
 #[tokio::test]
 async fn no_index_means_asking_again_and_no_hurry() {
-    assert!(is_patient(Agent::new(|_| Reply::ok("1"))).await >= 2, "every answer may be news");
+    assert!(
+        is_patient(Agent::new(|_| Reply::ok("1")), PATIENT).await >= 2,
+        "every answer may be news"
+    );
 }
 
 #[tokio::test]
 async fn an_index_of_zero_is_none() {
-    assert!(is_patient(Agent::new(|_| Reply::at(0, "1"))).await >= 2);
+    assert!(is_patient(Agent::new(|_| Reply::at(0, "1")), PATIENT).await >= 2);
 }
 
 #[tokio::test]
 async fn an_index_that_is_no_number_is_none() {
-    assert!(is_patient(Agent::new(|_| Reply::ok("1").index("soon"))).await >= 2);
+    assert!(is_patient(Agent::new(|_| Reply::ok("1").index("soon")), PATIENT).await >= 2);
 }
 
 #[tokio::test]
@@ -92,21 +99,15 @@ async fn an_index_that_jumps_back_and_forth_is_no_hurry() {
     let agent = Agent::new(|asked| {
         if asked.parameter("index") == Some("9") { Reply::at(4, "1") } else { Reply::at(9, "1") }
     });
-    is_patient(agent).await;
+    // Two questions, then a pause.
+    is_patient(agent, Duration::from_millis(900)).await;
 }
 
 #[tokio::test]
 async fn errors_that_come_at_once_are_no_hurry() {
     let agent = Agent::new(|_| Reply::status(500, "No cluster leader"));
-    let mut follow = follow(&agent);
-    let ask = async {
-        loop {
-            follow.next().await.unwrap_err();
-        }
-    };
-    drop(tokio::time::timeout(Duration::from_millis(1700), ask).await);
-    let asked = agent.asked().len();
-    assert!((3..=12).contains(&asked), "{asked} questions in 1.7 s");
+    // At least half of 100, 200, 400 and 500 ms.
+    assert_eq!(is_patient(agent, Duration::from_millis(600)).await, 0);
 }
 
 #[tokio::test]
@@ -231,7 +232,7 @@ async fn an_agent_that_restarts_with_another_index() {
     let (errors, value) = soon(waiting).await.unwrap();
     assert_eq!(value, "after");
     assert!(back.elapsed() < Duration::from_secs(1), "{:?}", back.elapsed());
-    assert!((2..20).contains(&errors.len()), "{} errors in 0.7 s", errors.len());
+    assert!((1..20).contains(&errors.len()), "{} errors in 0.7 s", errors.len());
     assert!(errors.iter().all(|e| e.code() == Code(101) && e.is_retryable()), "{errors:?}");
     assert_eq!(indexes(&agent), [None]);
 }

@@ -253,7 +253,7 @@ async fn an_agent_that_errs_for_a_while_is_not_flooded() {
     tokio::time::sleep(Duration::from_millis(1500)).await;
     // Two at a time: the update is refused as if it were unknown, and so is the registration.
     let asked = agent.asked().len() - before;
-    assert!((4..=14).contains(&asked), "{asked} requests in 1.5 s");
+    assert!(asked <= 14, "{asked} requests in 1.5 s");
     memory.forget();
     broken.store(false, Ordering::SeqCst);
     let told = ("passing".to_owned(), "it listens".to_owned());

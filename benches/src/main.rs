@@ -6,6 +6,7 @@
 //! smallest and largest value beside it.
 
 mod budget;
+mod codec;
 mod control_plane;
 mod deny;
 mod http;
@@ -58,11 +59,14 @@ enum Bench {
     Deny,
     /// From two fresh Erlang VMs to a connected pair
     Vm,
+    /// Erlang's term format, encoded and decoded
+    Codec,
 }
 
 type Measure = fn(&Stage, &mut Section) -> Result<()>;
 
-const BENCHES: [(Bench, &str, Measure); 5] = [
+const BENCHES: [(Bench, &str, Measure); 6] = [
+    (Bench::Codec, "codec", codec::measure),
     (Bench::Startup, "startup", startup::measure),
     (Bench::Vm, "vm", vm::measure),
     (Bench::Deny, "deny", deny::measure),

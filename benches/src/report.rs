@@ -51,6 +51,7 @@ pub(crate) enum Unit {
     Megabytes,
     Microseconds,
     Milliseconds,
+    Nanoseconds,
     Ratio,
 }
 
@@ -65,6 +66,7 @@ impl Unit {
             Self::Megabytes => ("MB", 1),
             Self::Microseconds => ("µs", 0),
             Self::Milliseconds => ("ms", 1),
+            Self::Nanoseconds => ("ns", 0),
             Self::Ratio => ("", 2),
         }
     }

@@ -2,3 +2,4 @@
 //! `seeds/` on stable, as ordinary tests of the crates.
 
 pub mod dist;
+pub mod etf;

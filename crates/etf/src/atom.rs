@@ -60,6 +60,11 @@ impl Atom {
         Self(Repr::Shared(text.get(..end).unwrap_or(text).into()))
     }
 
+    /// An atom of text that is an atom's already.
+    pub(crate) fn of_bytes(text: &[u8]) -> Self {
+        Self::cut(std::str::from_utf8(text).unwrap_or_default())
+    }
+
     /// An atom of these Latin-1 characters, which must be at most [`Atom::MAX`].
     pub(crate) fn latin1(characters: &[u8]) -> Self {
         let text: String = characters.iter().copied().map(char::from).collect();

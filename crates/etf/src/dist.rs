@@ -261,23 +261,23 @@ impl OutCache {
     }
 
     /// The number of an atom in the header of this message, if it has or can get one.
-    pub(crate) fn index(&mut self, text: &str) -> Option<u8> {
+    pub(crate) fn index(&mut self, text: &[u8]) -> Option<u8> {
         if text.len() < WORTH_CACHING {
             return None;
         }
-        let slot = slot_of(text.as_bytes());
+        let slot = slot_of(text);
         let held = self.slots.get_mut(usize::from(slot))?;
         let mark = self.marks.get_mut(usize::from(slot))?;
-        let same = held.as_ref().is_some_and(|atom| *atom == text);
+        let same = held.as_ref().is_some_and(|atom| atom.as_bytes() == text);
         if mark.0 == self.message {
             return same.then_some(mark.1);
         }
         let number = u8::try_from(self.references.len()).ok().filter(|&number| number < 255)?;
         let change = match held {
             Some(_) if same => Change::Kept,
-            Some(before) => Change::Replaced(std::mem::replace(before, Atom::cut(text))),
+            Some(before) => Change::Replaced(std::mem::replace(before, Atom::of_bytes(text))),
             None => {
-                *held = Some(Atom::cut(text));
+                *held = Some(Atom::of_bytes(text));
                 Change::Filled
             }
         };
@@ -401,7 +401,7 @@ impl Message<'_> {
     }
 
     pub(crate) fn writer(&mut self) -> Writer<'_> {
-        Writer { out: self.body, form: Encoder::new(), refs: Some(self.cache) }
+        Writer { out: self.body, form: Encoder::new(), refs: Some(self.cache), large: None }
     }
 }
 

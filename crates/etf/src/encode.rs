@@ -6,7 +6,10 @@ use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
 use crate::dist::Refs;
-use crate::{Atom, BigInt, BitString, Export, Fun, Pid, Port, Record, Reference, Term, tag};
+use crate::pieces::LARGE;
+use crate::{
+    Atom, BigInt, Binary, BitString, Export, Fun, Pid, Port, Record, Reference, Term, tag,
+};
 
 /// Encodes a term as OTP 26 and later do, with its version byte.
 pub fn encode(term: &Term) -> Result<Vec<u8>, EncodeError> {
@@ -84,7 +87,8 @@ impl Encoder {
 
     /// Encodes a term with its version byte.
     pub fn term(&self, term: &Term) -> Result<Vec<u8>, EncodeError> {
-        let mut out = vec![tag::VERSION];
+        let mut out = Vec::with_capacity(128);
+        out.push(tag::VERSION);
         self.writer(&mut out).term(term)?;
         match self.compression {
             Some(level) if level > 0 => compress(out, level),
@@ -98,7 +102,7 @@ impl Encoder {
     }
 
     pub(crate) fn writer(self, out: &mut Vec<u8>) -> Writer<'_> {
-        Writer { out, form: self, refs: None }
+        Writer { out, form: self, refs: None, large: None }
     }
 }
 
@@ -123,6 +127,8 @@ pub(crate) struct Writer<'o> {
     pub(crate) form: Encoder,
     /// The atoms of the message, inside of the distribution.
     pub(crate) refs: Option<&'o mut Refs>,
+    /// Where large binaries go that are not copied, each with its place in `out`.
+    pub(crate) large: Option<&'o mut Vec<(usize, Binary)>>,
 }
 
 impl Writer<'_> {
@@ -156,7 +162,7 @@ impl Writer<'_> {
                     }
                 }
             }
-            Term::Binary(bytes) => self.binary(bytes)?,
+            Term::Binary(bytes) => self.shared(bytes)?,
             Term::Bits(bits) => self.bits(bits)?,
             Term::Pid(pid) => self.pid(pid),
             Term::Port(port) => self.port(port),
@@ -169,7 +175,14 @@ impl Writer<'_> {
     }
 
     fn terms(&mut self, terms: &[Term]) -> Result<(), EncodeError> {
-        terms.iter().try_for_each(|term| self.term(term))
+        for term in terms {
+            // The commonest kind without a call.
+            match term {
+                Term::Integer(value) => self.integer(*value),
+                other => self.term(other)?,
+            }
+        }
+        Ok(())
     }
 
     #[inline]
@@ -239,32 +252,26 @@ impl Writer<'_> {
 
     #[inline]
     pub(crate) fn atom(&mut self, atom: &Atom) {
-        self.short_atom(atom);
+        self.short_atom(atom.as_bytes());
     }
 
     /// An atom of this text, cut after 255 characters.
     #[inline]
     pub(crate) fn atom_named(&mut self, text: &str) {
         if text.len() > Atom::MAX {
-            self.short_atom(&Atom::cut(text));
+            self.short_atom(Atom::cut(text).as_bytes());
         } else {
-            self.short_atom(text);
+            self.short_atom(text.as_bytes());
         }
     }
 
-    /// An atom of at most 255 characters.
+    /// An atom of at most 255 characters, as UTF-8.
     #[inline]
-    fn short_atom(&mut self, text: &str) {
+    fn short_atom(&mut self, text: &[u8]) {
         if let Some(index) = self.refs.as_mut().and_then(|refs| refs.index(text)) {
             self.out.extend_from_slice(&[tag::ATOM_CACHE_REF, index]);
             return;
         }
-        self.atom_text(text);
-    }
-
-    /// An atom of at most 255 characters, not through the cache.
-    #[inline]
-    fn atom_text(&mut self, text: &str) {
         if self.form.atoms == AtomForm::Latin1
             && let Some(characters) = latin1(text)
         {
@@ -275,13 +282,14 @@ impl Writer<'_> {
             return;
         }
         if let Ok(len) = u8::try_from(text.len()) {
+            self.out.reserve(text.len().saturating_add(2));
             self.out.extend_from_slice(&[tag::SMALL_ATOM_UTF8, len]);
         } else {
             let len = u16::try_from(text.len()).unwrap_or(u16::MAX);
             self.out.push(tag::ATOM_UTF8);
             self.out.extend_from_slice(&len.to_be_bytes());
         }
-        self.out.extend_from_slice(text.as_bytes());
+        self.out.extend_from_slice(text);
     }
 
     #[inline]
@@ -349,9 +357,23 @@ impl Writer<'_> {
 
     #[inline]
     pub(crate) fn binary(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        let count = u32::try_from(bytes.len()).map_err(|_| EncodeError::TooLarge)?;
+        let [a, b, c, d] = count.to_be_bytes();
+        self.out.reserve(bytes.len().saturating_add(5));
+        self.out.extend_from_slice(&[tag::BINARY, a, b, c, d]);
+        self.out.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn shared(&mut self, bytes: &Binary) -> Result<(), EncodeError> {
+        if bytes.len() < LARGE || self.large.is_none() {
+            return self.binary(bytes);
+        }
         self.out.push(tag::BINARY);
         self.count(bytes.len())?;
-        self.out.extend_from_slice(bytes);
+        if let Some(large) = &mut self.large {
+            large.push((self.out.len(), bytes.clone()));
+        }
         Ok(())
     }
 
@@ -418,7 +440,10 @@ impl Writer<'_> {
         self.integer(fun.old_index.into());
         self.integer(fun.old_uniq.into());
         self.pid(&fun.pid);
+        // The size counts all bytes, so that none may be elsewhere.
+        let large = self.large.take();
         self.terms(&fun.free)?;
+        self.large = large;
         let size = self.out.len().saturating_sub(start);
         let size = u32::try_from(size).map_err(|_| EncodeError::TooLarge)?.to_be_bytes();
         if let Some(field) = self.out.get_mut(start..start.saturating_add(4)) {
@@ -448,6 +473,7 @@ impl Writer<'_> {
 }
 
 /// The text in Latin-1, if that is possible.
-fn latin1(text: &str) -> Option<Vec<u8>> {
+fn latin1(text: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(text).ok()?;
     text.chars().map(|character| u8::try_from(character).ok()).collect()
 }

@@ -57,6 +57,23 @@ pub struct MapRef<'a>(Vec<(TermRef<'a>, TermRef<'a>)>);
 
 // What recurses is kept apart from what does not, for the stack's sake.
 pub(super) fn term<'a>(cursor: &mut Cursor<'a>) -> Result<TermRef<'a>, DecodeError> {
+    if let Some(value) = cursor.integer() {
+        return Ok(TermRef::Integer(value));
+    }
+    if let Some(text) = cursor.atom_text() {
+        return Ok(TermRef::Atom(AtomRef::Text(text)));
+    }
+    if let Some(bytes) = cursor.binary() {
+        return Ok(TermRef::Binary(bytes));
+    }
+    if let Some(count) = cursor.tuple() {
+        return terms(cursor, count).map(TermRef::Tuple);
+    }
+    other(cursor)
+}
+
+#[inline(never)]
+fn other<'a>(cursor: &mut Cursor<'a>) -> Result<TermRef<'a>, DecodeError> {
     match cursor.token()? {
         Token::Tuple(count) => terms(cursor, count).map(TermRef::Tuple),
         Token::List(count) => list(cursor, count),
@@ -107,7 +124,11 @@ fn terms<'a>(cursor: &mut Cursor<'a>, count: usize) -> Result<Vec<TermRef<'a>>, 
     cursor.enter()?;
     let mut terms = Vec::with_capacity(count);
     for _ in 0..count {
-        terms.push(term(cursor)?);
+        // The commonest kind without a call.
+        terms.push(match cursor.integer() {
+            Some(value) => TermRef::Integer(value),
+            None => term(cursor)?,
+        });
     }
     cursor.leave();
     Ok(terms)

@@ -172,6 +172,69 @@ impl<'a> Cursor<'a> {
         self.reader.rest().first().copied()
     }
 
+    /// The next token, if it is an integer of at most 32 bits; nothing is taken otherwise. Most of
+    /// what a program sends are such integers, and a token is large.
+    #[inline]
+    pub(crate) fn integer(&mut self) -> Option<i64> {
+        let (value, rest) = match *self.reader.rest() {
+            [tag::SMALL_INTEGER, byte, ref rest @ ..] => (byte.into(), rest),
+            [tag::INTEGER, a, b, c, d, ref rest @ ..] => {
+                (i32::from_be_bytes([a, b, c, d]).into(), rest)
+            }
+            _ => return None,
+        };
+        self.reader = Reader::new(rest);
+        self.promised = self.promised.saturating_sub(1);
+        Some(value)
+    }
+
+    /// The number of elements of the next token, if it is a small tuple; nothing is taken otherwise.
+    #[inline]
+    pub(crate) fn tuple(&mut self) -> Option<usize> {
+        let [tag::SMALL_TUPLE, count, ref rest @ ..] = *self.reader.rest() else { return None };
+        let promised = self.promised.saturating_sub(1).saturating_add(count.into());
+        if promised > rest.len() {
+            return None;
+        }
+        self.reader = Reader::new(rest);
+        self.promised = promised;
+        Some(count.into())
+    }
+
+    /// The next token, if it is a list of small integers; nothing is taken otherwise.
+    #[inline]
+    pub(crate) fn string(&mut self) -> Option<&'a [u8]> {
+        let [tag::STRING, a, b, ref rest @ ..] = *self.reader.rest() else { return None };
+        let (characters, rest) = rest.split_at_checked(u16::from_be_bytes([a, b]).into())?;
+        self.reader = Reader::new(rest);
+        self.promised = self.promised.saturating_sub(1);
+        Some(characters)
+    }
+
+    /// The next token, if it is a binary; nothing is taken otherwise.
+    #[inline]
+    pub(crate) fn binary(&mut self) -> Option<&'a [u8]> {
+        let [tag::BINARY, a, b, c, d, ref rest @ ..] = *self.reader.rest() else { return None };
+        let (bytes, rest) = rest.split_at_checked(size(u32::from_be_bytes([a, b, c, d])))?;
+        self.reader = Reader::new(rest);
+        self.promised = self.promised.saturating_sub(1);
+        Some(bytes)
+    }
+
+    /// The next token, if it is an atom in the form of today; nothing is taken otherwise.
+    #[inline]
+    pub(crate) fn atom_text(&mut self) -> Option<&'a str> {
+        let [tag::SMALL_ATOM_UTF8, len, ref rest @ ..] = *self.reader.rest() else { return None };
+        let (text, rest) = rest.split_at_checked(len.into())?;
+        let text = std::str::from_utf8(text).ok()?;
+        if self.known.is_some() {
+            return None;
+        }
+        self.reader = Reader::new(rest);
+        self.promised = self.promised.saturating_sub(1);
+        Some(text)
+    }
+
     #[inline]
     pub(crate) fn token(&mut self) -> Result<Token<'a>, DecodeError> {
         self.promised = self.promised.saturating_sub(1);

@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use super::{AtomRef, Cursor, DecodeError, FunRef, PidRef, RecordRef, Token};
 use crate::{
-    BigInt, Binary, BitString, Export, Fun, Map, Node, Pid, Port, Record, Reference, Term, tag,
+    Atom, BigInt, Binary, BitString, Export, Fun, Map, Node, Pid, Port, Record, Reference, Term,
+    tag,
 };
 
 /// Above so many bytes a binary is a slice of the input, when that is shared; below, a slice would
@@ -25,13 +26,33 @@ struct Builder<'b> {
 impl Builder<'_> {
     // What recurses is kept apart from what does not, for the stack's sake.
     fn term(&mut self, cursor: &mut Cursor<'_>) -> Result<Term, DecodeError> {
+        if let Some(value) = cursor.integer() {
+            return Ok(Term::Integer(value));
+        }
+        if let Some(text) = cursor.atom_text() {
+            return Ok(Term::Atom(Atom::cut(text)));
+        }
+        if let Some(bytes) = cursor.binary() {
+            return Ok(Term::Binary(self.binary(bytes)));
+        }
+        if let Some(count) = cursor.tuple() {
+            return self.tuple(cursor, count);
+        }
+        self.other(cursor)
+    }
+
+    #[inline]
+    fn tuple(&mut self, cursor: &mut Cursor<'_>, count: usize) -> Result<Term, DecodeError> {
+        cursor.enter()?;
+        let elements = self.terms(cursor, count)?;
+        cursor.leave();
+        Ok(Term::Tuple(elements))
+    }
+
+    #[inline(never)]
+    fn other(&mut self, cursor: &mut Cursor<'_>) -> Result<Term, DecodeError> {
         match cursor.token()? {
-            Token::Tuple(count) => {
-                cursor.enter()?;
-                let elements = self.terms(cursor, count)?;
-                cursor.leave();
-                Ok(Term::Tuple(elements))
-            }
+            Token::Tuple(count) => self.tuple(cursor, count),
             Token::List(count) => self.list(cursor, count),
             Token::Map(count) => self.map(cursor, count),
             Token::Fun(fun) => self.fun(cursor, &fun),
@@ -136,7 +157,11 @@ impl Builder<'_> {
     fn terms(&mut self, cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<Term>, DecodeError> {
         let mut terms = Vec::with_capacity(count);
         for _ in 0..count {
-            terms.push(self.term(cursor)?);
+            // The commonest kind without a call.
+            terms.push(match cursor.integer() {
+                Some(value) => Term::Integer(value),
+                None => self.term(cursor)?,
+            });
         }
         Ok(terms)
     }

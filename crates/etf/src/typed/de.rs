@@ -22,9 +22,9 @@ impl<'c, 'de> Deserializer<'c, 'de> {
     /// An integer or a float.
     #[inline]
     fn number<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        match self.cursor.token()? {
-            Token::Integer(value) => visitor.visit_i64(value),
-            token => visit_number(token, visitor),
+        match self.cursor.integer() {
+            Some(value) => visitor.visit_i64(value),
+            None => visit_number(self.cursor.token()?, visitor),
         }
     }
 
@@ -43,9 +43,10 @@ impl<'c, 'de> Deserializer<'c, 'de> {
     }
 }
 
-#[cold]
+#[inline(never)]
 fn visit_number<'de, V: Visitor<'de>>(token: Token<'de>, visitor: V) -> Result<V::Value> {
     match token {
+        Token::Integer(value) => visitor.visit_i64(value),
         Token::Float(value) => visitor.visit_f64(value),
         Token::Big { negative, magnitude } => {
             let big = BigInt::new(negative, magnitude);
@@ -101,6 +102,23 @@ pub(super) fn visit_atom<'de, V: Visitor<'de>>(atom: AtomRef<'de>, visitor: V) -
 /// Text: a binary, an atom, or a list of characters.
 #[inline]
 fn visit_text<'de, V: Visitor<'de>>(cursor: &mut Cursor<'de>, visitor: V) -> Result<V::Value> {
+    if let Some(text) = cursor.atom_text() {
+        return visitor.visit_borrowed_str(text);
+    }
+    if let Some(bytes) = cursor.binary() {
+        return match std::str::from_utf8(bytes) {
+            Ok(text) => visitor.visit_borrowed_str(text),
+            Err(_) => Err(shape("text", "a binary that is not UTF-8")),
+        };
+    }
+    visit_other_text(cursor, visitor)
+}
+
+#[inline(never)]
+fn visit_other_text<'de, V: Visitor<'de>>(
+    cursor: &mut Cursor<'de>,
+    visitor: V,
+) -> Result<V::Value> {
     match cursor.token()? {
         Token::Binary(bytes) => match std::str::from_utf8(bytes) {
             Ok(text) => visitor.visit_borrowed_str(text),
@@ -242,6 +260,9 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
 
     #[inline]
     fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        if let Some(bytes) = self.cursor.binary() {
+            return visitor.visit_borrowed_bytes(bytes);
+        }
         match self.cursor.token()? {
             Token::Binary(bytes) | Token::String(bytes) => visitor.visit_borrowed_bytes(bytes),
             Token::Nil => visitor.visit_borrowed_bytes(&[]),
@@ -295,6 +316,9 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
 
     #[inline]
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        if let Some(characters) = self.cursor.string() {
+            return visit_string(characters, visitor);
+        }
         match self.cursor.token()? {
             Token::List(count) => {
                 self.cursor.enter()?;
@@ -307,19 +331,16 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
                 Ok(value)
             }
             Token::Nil => visitor.visit_seq(Bytes(&[])),
-            Token::String(characters) => {
-                let mut bytes = Bytes(characters);
-                let value = visitor.visit_seq(&mut bytes)?;
-                match bytes.0 {
-                    [] => Ok(value),
-                    _ => Err(shape("a shorter list", "more elements")),
-                }
-            }
+            Token::String(characters) => visit_string(characters, visitor),
             other => Err(wanted("a list", &other)),
         }
     }
 
+    #[inline]
     fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value> {
+        if self.cursor.tuple_of(len) {
+            return tuple(self.cursor, len, visitor);
+        }
         match self.cursor.token()? {
             Token::Tuple(count) if count == len => tuple(self.cursor, count, visitor),
             Token::Tuple(_) => Err(shape("a tuple", "one of another size")),
@@ -415,6 +436,16 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
     }
 }
 
+#[inline]
+fn visit_string<'de, V: Visitor<'de>>(characters: &'de [u8], visitor: V) -> Result<V::Value> {
+    let mut bytes = Bytes(characters);
+    let value = visitor.visit_seq(&mut bytes)?;
+    match bytes.0 {
+        [] => Ok(value),
+        _ => Err(shape("a shorter list", "more elements")),
+    }
+}
+
 /// The bytes of the next term; with the atoms of a header written out, where there is one.
 fn visit_raw<'de, V: Visitor<'de>>(cursor: &mut Cursor<'de>, visitor: V) -> Result<V::Value> {
     if cursor.has_atoms() {
@@ -457,6 +488,17 @@ impl Cursor<'_> {
                     | tag::ATOM_CACHE_REF
             )
         )
+    }
+
+    /// Reads the head of a small tuple of this size, if that is what comes next.
+    #[inline]
+    fn tuple_of(&mut self, len: usize) -> bool {
+        let mut ahead = *self;
+        let found = ahead.tuple() == Some(len);
+        if found {
+            *self = ahead;
+        }
+        found
     }
 
     fn owned(&mut self) -> Result<crate::Term, DecodeError> {

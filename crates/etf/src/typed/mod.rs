@@ -53,7 +53,8 @@ use crate::{Encoder, Term, tag};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, TypedError> {
-    let mut out = vec![tag::VERSION];
+    let mut out = Vec::with_capacity(128);
+    out.push(tag::VERSION);
     Encoder::new().bare_typed(value, &mut out)?;
     Ok(out)
 }

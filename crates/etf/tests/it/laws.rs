@@ -3,7 +3,9 @@
 use std::cmp::Ordering;
 
 use meshx_etf::text::{Print, parse};
-use meshx_etf::{BigInt, Decoder, Encoder, Limits, Term, compare, decode, decode_ref, encode};
+use meshx_etf::{
+    BigInt, Decoder, Encoder, Limits, Term, TermRef, compare, decode, decode_ref, encode,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -21,6 +23,15 @@ proptest! {
             let old = Encoder::new().minor_version(form).compressed(6).term(&term).unwrap();
             prop_assert_eq!(&decode(&old).unwrap(), &term);
         }
+    }
+
+    #[test]
+    fn pieces_are_the_whole(term in random::term(), len in 0..9000_usize) {
+        let term = Term::Tuple(vec![Term::from(&vec![7; len][..]), term, Term::from(&[1; 4096][..])]);
+        let pieces = Encoder::new().pieces(&term).unwrap();
+        let whole: Vec<u8> = pieces.slices().flatten().copied().collect();
+        prop_assert_eq!(whole.len(), pieces.len());
+        prop_assert_eq!(whole, encode(&term).unwrap());
     }
 
     #[test]
@@ -144,7 +155,7 @@ fn a_bomb_stays_small() {
 #[test]
 fn terms_are_small() {
     assert_eq!(size_of::<Term>(), 32);
-    assert_eq!(size_of::<meshx_etf::TermRef<'_>>(), 32);
+    assert_eq!(size_of::<TermRef<'_>>(), 32);
     assert_eq!(size_of::<meshx_etf::Atom>(), 24);
 }
 
@@ -159,4 +170,14 @@ fn there_is_no_nan() {
 fn a_float_between_two_texts_has_the_even_one() {
     assert_eq!(Term::from(-136_417_254_666_225.13).to_string(), "-136417254666225.12");
     assert_eq!(Term::from(5e-324).to_string(), "5.0e-324");
+}
+
+#[test]
+fn a_borrowed_binary_is_the_input() {
+    let bytes = encode(&Term::from(&vec![1; 1 << 20][..])).unwrap();
+    let Ok(TermRef::Binary(borrowed)) = decode_ref(&bytes) else { panic!() };
+    assert_eq!(borrowed.as_ptr_range(), bytes[6..].as_ptr_range());
+    let shared = bytes::Bytes::from(bytes);
+    let Ok(Term::Binary(binary)) = Decoder::new().shared(&shared) else { panic!() };
+    assert_eq!(binary.as_ptr_range(), shared[6..].as_ptr_range());
 }

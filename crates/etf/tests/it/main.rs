@@ -6,5 +6,6 @@ mod dist;
 mod erl;
 mod laws;
 mod random;
+mod seeds;
 mod typed;
 mod vectors;

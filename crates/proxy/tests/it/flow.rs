@@ -188,3 +188,58 @@ async fn every_socket_of_both_sidecars_is_tuned() {
     })
     .await;
 }
+
+/// A wire between the two sidecars that flips one bit, far behind the handshake.
+fn bad_wire(public: std::net::SocketAddr, at: usize) -> Program {
+    Program::serving(move |stream: TcpStream| async move {
+        let mut beyond = dial(public).await;
+        let (mut read, mut write) = stream.into_split();
+        let (mut beyond_read, mut beyond_write) = beyond.split();
+        let back = async {
+            drop(tokio::io::copy(&mut beyond_read, &mut write).await);
+            drop(write.shutdown().await);
+        };
+        let forth = async {
+            let (mut passed, mut space) = (0, vec![0; 4096]);
+            while let Ok(count @ 1..) = read.read(&mut space).await {
+                if (passed..passed + count).contains(&at) {
+                    space[at - passed] ^= 1;
+                }
+                passed += count;
+                if beyond_write.write_all(&space[..count]).await.is_err() {
+                    break;
+                }
+            }
+            drop(beyond_write.shutdown().await);
+        };
+        tokio::join!(back, forth);
+    })
+}
+
+#[tokio::test]
+async fn a_flipped_bit_on_the_wire_ends_the_connection_and_is_never_delivered() {
+    const LENGTH: usize = 300_000;
+    let mesh = Mesh::new();
+    let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    let program = Program::serving(move |mut stream: TcpStream| {
+        let heard = heard.clone();
+        async move {
+            let mut all = Vec::new();
+            drop(stream.read_to_end(&mut all).await);
+            drop(heard.send(all));
+        }
+    });
+    let db = mesh.station("db", Protocol::Tcp, program.address);
+    let web = mesh.caller("web", Protocol::Tcp);
+    for at in [20_000, 99_999, 250_000] {
+        let wire = bad_wire(db.public, at);
+        let door = web.open("db", Protocol::Tcp, &[wire.address]);
+        let mut stream = dial(door.local).await;
+        drop(stream.write_all(&pattern(LENGTH, 7)).await);
+        drop(stream.shutdown().await);
+        end_of(&mut stream).await;
+        let all = tokio::time::timeout(SOON, hears.recv()).await.unwrap().unwrap();
+        assert!(all.len() < at, "{} of {at} good bytes came", all.len());
+        assert!(all == pattern(LENGTH, 7)[..all.len()], "a wrong byte was delivered");
+    }
+}

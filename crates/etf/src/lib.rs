@@ -5,7 +5,7 @@
 //! * [`Term`]: a term that owns what it holds; [`term!`] writes one down; [`compare`] is Erlang's
 //!   order; `Display` prints as `io:format("~0p")` does, and [`text::parse`] reads that again.
 //! * [`decode`] and [`encode()`]: every tag of the format (`erl_ext_dist`), legacy ones included,
-//!   under [`Limits`]; [`TermRef`] borrows from the input instead.
+//!   under [`Limits`]; [`TermRef`] borrows from the input instead, and [`TermReader`] builds nothing.
 //! * [`from_bytes`] and [`to_bytes`]: serde, straight between bytes and Rust types ([`typed`]); and
 //!   [`macro@Etf`] for the shapes that Erlang and Elixir programs like.
 //! * [`dist`]: the distribution header with its atom cache, and the layout of fragments.
@@ -53,7 +53,7 @@ pub use bigint::BigInt;
 pub use binary::{Binary, BitString};
 pub use decode::{
     AtomRef, DecodeError, Decoder, FunRef, Known, Limits, MapRef, PidRef, PortRef, RecordRef,
-    ReferenceRef, TermRef, decode, decode_ref,
+    ReferenceRef, TermReader, TermRef, decode, decode_ref,
 };
 pub use encode::{AtomForm, EncodeError, Encoder, encode};
 pub use fun::{Export, Fun, Record};

@@ -307,6 +307,31 @@ impl<'a> Cursor<'a> {
         })
     }
 
+    /// Whether an atom comes next.
+    pub(crate) fn at_atom(&self) -> bool {
+        matches!(
+            self.peek(),
+            Some(
+                tag::SMALL_ATOM_UTF8
+                    | tag::ATOM_UTF8
+                    | tag::SMALL_ATOM
+                    | tag::ATOM
+                    | tag::ATOM_CACHE_REF
+            )
+        )
+    }
+
+    /// The next token, if it is a reference, without a box around it.
+    pub(super) fn unboxed_reference(&mut self) -> Result<Option<ReferenceRef<'a>>, DecodeError> {
+        let Some(tag @ (tag::NEWER_REFERENCE | tag::NEW_REFERENCE | tag::REFERENCE)) = self.peek()
+        else {
+            return Ok(None);
+        };
+        self.u8()?;
+        self.promised = self.promised.saturating_sub(1);
+        self.reference(tag).map(Some)
+    }
+
     /// Whether it is inside of a distribution message.
     pub(crate) fn has_atoms(&self) -> bool {
         !self.atoms.is_empty()
@@ -314,6 +339,12 @@ impl<'a> Cursor<'a> {
 
     /// Reads over a term.
     pub(crate) fn skip(&mut self) -> Result<(), DecodeError> {
+        if self.integer().is_some() || self.binary().is_some() {
+            return Ok(());
+        }
+        if self.unboxed_reference()?.is_some() {
+            return Ok(());
+        }
         let parts = match self.token()? {
             Token::Tuple(count) => count,
             Token::List(count) => count.saturating_add(1),

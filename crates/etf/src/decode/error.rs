@@ -71,6 +71,12 @@ pub enum DecodeError {
     /// A map has the same key twice.
     #[error(transparent)]
     DuplicateKey(#[from] DuplicateKey),
+    /// Another kind of term than the one that must be there.
+    #[error("{wanted} was wanted, and there is another term")]
+    Kind {
+        /// What must be there.
+        wanted: &'static str,
+    },
     /// A compressed term whose stream is damaged, or not of the promised size.
     #[error("a compressed term is damaged or not of the size that it promises")]
     Compressed,

@@ -5,6 +5,7 @@ mod cursor;
 mod error;
 mod inflate;
 mod owned;
+mod reader;
 
 use std::borrow::Cow;
 
@@ -13,6 +14,7 @@ use bytes::Bytes;
 pub use cursor::{AtomRef, FunRef, PidRef, PortRef, RecordRef, ReferenceRef};
 pub(crate) use cursor::{Cursor, Token};
 pub use error::DecodeError;
+pub use reader::TermReader;
 
 use crate::{Atom, Term, tag};
 

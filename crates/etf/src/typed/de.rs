@@ -6,7 +6,7 @@ use super::TypedError;
 use super::access::{Bytes, Elements, Keywords, List, Pairs, Variant};
 use super::types::{ATOM, RAW};
 use crate::decode::{Cursor, Token};
-use crate::{AtomRef, BigInt, DecodeError, tag};
+use crate::{AtomRef, BigInt, DecodeError};
 
 pub(super) type Result<T, E = TypedError> = std::result::Result<T, E>;
 
@@ -476,20 +476,6 @@ pub(super) fn tuple<'de, V: Visitor<'de>>(
 }
 
 impl Cursor<'_> {
-    /// Whether an atom comes next.
-    fn at_atom(&self) -> bool {
-        matches!(
-            self.peek(),
-            Some(
-                tag::SMALL_ATOM_UTF8
-                    | tag::ATOM_UTF8
-                    | tag::SMALL_ATOM
-                    | tag::ATOM
-                    | tag::ATOM_CACHE_REF
-            )
-        )
-    }
-
     /// Reads the head of a small tuple of this size, if that is what comes next.
     #[inline]
     fn tuple_of(&mut self, len: usize) -> bool {

@@ -39,6 +39,9 @@ mod config;
 mod control;
 mod dns;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod limits;
 mod probe;

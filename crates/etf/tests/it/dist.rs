@@ -117,7 +117,7 @@ fn long_atoms_have_long_lengths() {
     }
 }
 
-/// Recorded from OTP 25: the header of a message with two new atoms, layout of `erl_ext_dist`.
+/// Two new atoms, as `erl_ext_dist` lays them out. What a VM really sends: see `live.rs`.
 #[test]
 fn layout_of_a_header() {
     let (mut cache, mut atoms) = (InCache::new(), Vec::new());

@@ -5,7 +5,10 @@ mod corpus;
 mod dist;
 mod erl;
 mod laws;
+mod live;
 mod random;
 mod seeds;
+#[path = "../../../dist/tests/support/mod.rs"]
+mod support;
 mod typed;
 mod vectors;

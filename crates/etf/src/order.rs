@@ -35,9 +35,8 @@ fn order(a: &Term, b: &Term, exact: bool) -> Ordering {
             Term::Integer(_) | Term::Big(_) | Term::Float(_),
             Term::Integer(_) | Term::Big(_) | Term::Float(_),
         ) => number(a, b, exact),
-        (Term::Tuple(a), Term::Tuple(b)) => {
-            a.len().cmp(&b.len()).then_with(|| elements(a, b, exact))
-        }
+        (Term::Tuple(a), Term::Tuple(b)) if a.len() == b.len() => elements(a, b, exact),
+        (Term::Tuple(a), Term::Tuple(b)) => a.len().cmp(&b.len()),
         (Term::List(_) | Term::Improper(_), Term::List(_) | Term::Improper(_)) => list(a, b, exact),
         (Term::Map(a), Term::Map(b)) => map(a, b, exact),
         (Term::Binary(_) | Term::Bits(_), Term::Binary(_) | Term::Bits(_)) => bits(a, b),
@@ -101,16 +100,26 @@ fn float(float: f64, integer: &Term, exact: bool) -> Ordering {
     whole.then_with(|| float.fract().partial_cmp(&0.0).unwrap_or(Ordering::Equal))
 }
 
+// A loop, as all that recurses here: adapters would take several times the stack.
 fn elements(a: &[Term], b: &[Term], exact: bool) -> Ordering {
-    let differing = a.iter().zip(b).map(|(a, b)| order(a, b, exact)).find(|found| found.is_ne());
-    differing.unwrap_or(Ordering::Equal)
+    for (a, b) in a.iter().zip(b) {
+        let found = order(a, b, exact);
+        if found.is_ne() {
+            return found;
+        }
+    }
+    Ordering::Equal
 }
 
 fn list(a: &Term, b: &Term, exact: bool) -> Ordering {
     let (left, left_tail) = parts(a);
     let (right, right_tail) = parts(b);
+    let found = elements(left, right, exact);
+    if found.is_ne() {
+        return found;
+    }
     let tail_rank = |tail: Option<&Term>| tail.map_or(NIL, rank);
-    elements(left, right, exact).then_with(|| match left.len().cmp(&right.len()) {
+    match left.len().cmp(&right.len()) {
         Ordering::Equal => match (left_tail, right_tail) {
             (Some(a), Some(b)) => order(a, b, exact),
             _ => tail_rank(left_tail).cmp(&tail_rank(right_tail)),
@@ -118,7 +127,7 @@ fn list(a: &Term, b: &Term, exact: bool) -> Ordering {
         // What is left of the longer one is a list that is not empty.
         Ordering::Less => tail_rank(left_tail).cmp(&LIST),
         Ordering::Greater => LIST.cmp(&tail_rank(right_tail)),
-    })
+    }
 }
 
 fn parts(list: &Term) -> (&[Term], Option<&Term>) {
@@ -130,12 +139,23 @@ fn parts(list: &Term) -> (&[Term], Option<&Term>) {
 }
 
 fn map(a: &Map, b: &Map, exact_values: bool) -> Ordering {
-    a.len().cmp(&b.len()).then_with(|| {
-        let (a, b) = (a.sorted(), b.sorted());
-        let keys = a.iter().zip(&b).map(|(a, b)| exact(&a.0, &b.0));
-        let values = a.iter().zip(&b).map(|(a, b)| order(&a.1, &b.1, exact_values));
-        keys.chain(values).find(|found| found.is_ne()).unwrap_or(Ordering::Equal)
-    })
+    if a.len() != b.len() {
+        return a.len().cmp(&b.len());
+    }
+    let (a, b) = (a.sorted(), b.sorted());
+    for ((a, _), (b, _)) in a.iter().zip(&b) {
+        let found = exact(a, b);
+        if found.is_ne() {
+            return found;
+        }
+    }
+    for ((_, a), (_, b)) in a.iter().zip(&b) {
+        let found = order(a, b, exact_values);
+        if found.is_ne() {
+            return found;
+        }
+    }
+    Ordering::Equal
 }
 
 fn bits(a: &Term, b: &Term) -> Ordering {

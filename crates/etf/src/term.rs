@@ -13,6 +13,9 @@ use crate::{
 /// since OTP 27 so are `0.0` and `-0.0`. Erlang's `<` and `==` are [`compare`](crate::compare).
 ///
 /// A string in Erlang is a list of integers; text that travels in Elixir is a binary.
+/// Whoever builds terms deeper than [`Limits::DEEPEST`](crate::Limits::DEEPEST) by hand must have
+/// the stack to drop them.
+///
 /// [`term!`](crate::term) writes terms down, `Display` prints them.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

@@ -165,28 +165,44 @@ fn list<'a>(cursor: &mut Cursor<'a>, count: usize) -> Result<TermRef<'a>, Decode
     })
 }
 
+// A loop, as all that recurses here: adapters would take several times the stack.
+fn owned(terms: &[TermRef<'_>]) -> Result<Vec<Term>, DecodeError> {
+    let mut owned = Vec::with_capacity(terms.len());
+    for term in terms {
+        owned.push(term.to_term()?);
+    }
+    Ok(owned)
+}
+
 impl TermRef<'_> {
     /// The same term, owned. Fails only for a map with the same key twice.
     pub fn to_term(&self) -> Result<Term, DecodeError> {
-        let all = |terms: &[TermRef<'_>]| {
-            terms.iter().map(TermRef::to_term).collect::<Result<Vec<_>, _>>()
-        };
+        match self {
+            Self::Tuple(elements) => owned(elements).map(Term::Tuple),
+            Self::List(elements) => owned(elements).map(Term::List),
+            Self::Improper(list) => Ok(Term::list_ending(owned(&list.0)?, list.1.to_term()?)),
+            Self::Map(map) => map.to_term(),
+            Self::Fun(fun) => {
+                let free = owned(&fun.1)?;
+                Ok(fun.0.with(free))
+            }
+            Self::Record(record) => {
+                let values = owned(&record.1)?;
+                Ok(record.0.with(values))
+            }
+            leaf => leaf.leaf_to_term(),
+        }
+    }
+
+    #[inline(never)]
+    fn leaf_to_term(&self) -> Result<Term, DecodeError> {
         Ok(match self {
             Self::Integer(value) => Term::Integer(*value),
             Self::Big(negative, magnitude) => Term::Big(BigInt::new(*negative, magnitude)),
             Self::Float(value) => Term::Float(*value),
             Self::Atom(atom) => Term::Atom(atom.to_atom()),
-            Self::Tuple(elements) => Term::Tuple(all(elements)?),
-            Self::List(elements) => Term::List(all(elements)?),
             Self::String(characters) => {
                 Term::List(characters.iter().map(|&c| Term::Integer(c.into())).collect())
-            }
-            Self::Improper(list) => Term::list_ending(all(&list.0)?, list.1.to_term()?),
-            Self::Map(map) => {
-                let pair = |(key, value): &(TermRef<'_>, TermRef<'_>)| {
-                    Ok::<_, DecodeError>((key.to_term()?, value.to_term()?))
-                };
-                Term::Map(Map::from_pairs(map.0.iter().map(pair).collect::<Result<_, _>>()?)?)
             }
             Self::Binary(bytes) => Term::Binary(Binary::copy(bytes)),
             Self::Bits(bytes, bits) => {
@@ -202,33 +218,42 @@ impl TermRef<'_> {
                     .ok_or(DecodeError::Malformed { what: "reference" })?
                     .into()
             }
-            Self::Fun(fun) => Fun {
-                arity: fun.0.arity,
-                uniq: *fun.0.uniq,
-                index: fun.0.index,
-                module: fun.0.module.to_atom(),
-                old_index: fun.0.old_index,
-                old_uniq: fun.0.old_uniq,
-                pid: fun.0.pid.to_pid(),
-                free: all(&fun.1)?,
-            }
-            .into(),
             Self::Export(export) => {
                 Export { module: export.0.to_atom(), function: export.1.to_atom(), arity: export.2 }
                     .into()
             }
-            Self::Record(record) => {
-                let names = record.0.fields.iter().map(|name| name.to_atom());
-                let values = all(&record.1)?;
-                Record {
-                    exported: record.0.exported,
-                    module: record.0.module.to_atom(),
-                    name: record.0.name.to_atom(),
-                    fields: names.zip(values).collect(),
-                }
-                .into()
-            }
+            // The containers are taken before.
+            _ => Term::nil(),
         })
+    }
+}
+
+impl FunRef<'_> {
+    #[inline(never)]
+    fn with(&self, free: Vec<Term>) -> Term {
+        Term::Fun(Box::new(Fun {
+            arity: self.arity,
+            uniq: *self.uniq,
+            index: self.index,
+            module: self.module.to_atom(),
+            old_index: self.old_index,
+            old_uniq: self.old_uniq,
+            pid: self.pid.to_pid(),
+            free,
+        }))
+    }
+}
+
+impl RecordRef<'_> {
+    #[inline(never)]
+    fn with(&self, values: Vec<Term>) -> Term {
+        let names = self.fields.iter().map(|name| name.to_atom());
+        Term::Record(Box::new(Record {
+            exported: self.exported,
+            module: self.module.to_atom(),
+            name: self.name.to_atom(),
+            fields: names.zip(values).collect(),
+        }))
     }
 }
 
@@ -236,6 +261,15 @@ impl<'a> MapRef<'a> {
     /// The pairs.
     pub fn pairs(&self) -> &[(TermRef<'a>, TermRef<'a>)] {
         &self.0
+    }
+
+    #[inline(never)]
+    fn to_term(&self) -> Result<Term, DecodeError> {
+        let mut pairs = Vec::with_capacity(self.0.len());
+        for (key, value) in &self.0 {
+            pairs.push((key.to_term()?, value.to_term()?));
+        }
+        Ok(Term::Map(Map::from_pairs(pairs)?))
     }
 
     /// The value of an atom as key: the first such pair.

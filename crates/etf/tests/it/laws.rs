@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use meshx_etf::text::{Print, parse};
 use meshx_etf::{
-    BigInt, Decoder, Encoder, Limits, Term, TermRef, compare, decode, decode_ref, encode,
+    BigInt, Decoder, Encoder, Limits, Map, Term, TermRef, compare, decode, decode_ref, encode,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -180,4 +180,37 @@ fn a_borrowed_binary_is_the_input() {
     let shared = bytes::Bytes::from(bytes);
     let Ok(Term::Binary(binary)) = Decoder::new().shared(&shared) else { panic!() };
     assert_eq!(binary.as_ptr_range(), shared[6..].as_ptr_range());
+}
+
+/// Everything that recurses, on the stack that a thread has if nobody asks for more.
+#[test]
+fn the_default_nesting_fits_the_stack_of_a_thread() {
+    let limits = Limits::default();
+    let decoder = Decoder::new();
+    for head in [&[104, 1][..], &[108, 0, 0, 0, 1], &[116, 0, 0, 0, 1, 106]] {
+        let mut bytes = [&[131], head.repeat(limits.depth).as_slice(), &[106]].concat();
+        if head[0] == 108 {
+            bytes.resize(bytes.len() + limits.depth, 106);
+        }
+        let run = move || {
+            let term = decoder.term(&bytes).unwrap();
+            assert_eq!(decoder.term_ref(&bytes).unwrap().to_term().unwrap(), term);
+            assert_eq!(encode(&term).unwrap(), bytes);
+            assert_eq!(term.clone().cmp(&term), Ordering::Equal);
+            assert!(term.to_string().len() > limits.depth);
+            let map = Term::Map([(term, Term::nil())].into_iter().collect());
+            assert!(map.to_string().len() > limits.depth);
+        };
+        std::thread::Builder::new().stack_size(2 << 20).spawn(run).unwrap().join().unwrap();
+    }
+}
+
+/// As OTP 27 has it.
+#[test]
+fn two_zeros() {
+    let (plus, minus) = (Term::from(0.0), Term::from(-0.0));
+    assert_eq!(compare(&plus, &minus), Ordering::Equal);
+    assert!(minus < plus);
+    let map: Map = [(plus, Term::nil()), (minus, Term::nil())].into_iter().collect();
+    assert_eq!(map.len(), 2);
 }

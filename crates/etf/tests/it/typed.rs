@@ -278,3 +278,24 @@ proptest! {
         prop_assert_eq!(from_bytes::<Vec<u8>>(&bytes).unwrap(), values);
     }
 }
+
+#[derive(Etf, Debug, PartialEq)]
+enum Tree {
+    Leaf,
+    Node(Vec<Tree>),
+}
+
+#[test]
+fn a_type_that_nests_is_bounded_too() {
+    let nested = |depth: usize| {
+        let mut tree = Tree::Leaf;
+        for _ in 0..depth {
+            tree = Tree::Node(vec![tree]);
+        }
+        tree
+    };
+    let bytes = to_bytes(&nested(250)).unwrap();
+    assert_eq!(from_bytes::<Tree>(&bytes), Ok(nested(250)));
+    let bytes = to_bytes(&nested(300)).unwrap();
+    assert!(from_bytes::<Tree>(&bytes).is_err());
+}

@@ -13,6 +13,7 @@ use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use meshx_consul_api::Intention;
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -25,6 +26,8 @@ use crate::error::AgentError;
 use crate::limits;
 use crate::state::SavedAuthority;
 
+/// How long another agent's lock on the directory is waited for.
+const LOCK_LIMIT: Duration = Duration::from_secs(1);
 /// The name of the state file.
 const FILE: &str = "agent.json";
 /// Its name while it is written.
@@ -66,10 +69,19 @@ impl Store {
         judge(&dir, path, "700").map_err(refused)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK;
         let lock = open_in(&dir, "lock", flags).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), dir, _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(AgentError::DataDirBusy { path: path.to_owned() }),
-            Err(TryLockError::Error(error)) => Err(failed(error)),
+        let begun = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Self { path: path.to_owned(), dir, _lock: lock }),
+                // An agent that was told to end may still be writing its last answer.
+                Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_LIMIT => {
+                    std::thread::sleep(LOCK_LIMIT / 50);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(AgentError::DataDirBusy { path: path.to_owned() });
+                }
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+            }
         }
     }
 

@@ -37,6 +37,14 @@ impl Output {
         drop(std::io::stdout().lock().write_all(out.as_bytes()));
     }
 
+    /// A line of data that is told as it happens.
+    #[expect(clippy::unused_self, reason = "whatever is written goes through the value")]
+    pub(crate) fn story(self, text: &str) {
+        let mut stdout = std::io::stdout().lock();
+        drop(stdout.write_all(format!("{}\n", clean(text)).as_bytes()));
+        drop(stdout.flush());
+    }
+
     /// Talk: one line on stderr, always.
     #[expect(clippy::unused_self, reason = "whatever is written goes through the value")]
     pub(crate) fn line(self, text: &str) {

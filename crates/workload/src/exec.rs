@@ -24,6 +24,8 @@ use crate::{
     admin, child, variables, vm,
 };
 
+/// How long a control plane that answers, but is not ready, is waited for in any case.
+const STARTING: Duration = Duration::from_secs(5);
 /// How long `--wait-for` waits where `--wait` says nothing.
 const WAIT_FOR: Duration = Duration::from_secs(30);
 /// Time for the connections of an Erlang node to end after its VM has: they end with it.
@@ -359,19 +361,31 @@ pub(crate) async fn leave(member: &Member, drain: Duration) {
     }
 }
 
-/// Waits until the control plane answers, for as long as was asked.
+/// Waits until the control plane answers and can issue certificates, for as long as was asked. One
+/// that answers that it is not ready is given a moment even where no waiting was asked for: a Consul
+/// that has just started has no root certificate yet.
 pub(crate) async fn wait_for_control_plane(
     client: &Client,
     limit: Duration,
 ) -> Result<(), WorkloadError> {
-    let deadline = Instant::now() + limit;
+    let begun = Instant::now();
     loop {
-        match client.agent_self().await {
+        let ready = async {
+            client.agent_self().await?;
+            client.ca_roots().await
+        };
+        match ready.await {
             Ok(_) => return Ok(()),
-            Err(error) if Instant::now() >= deadline => return Err(error.into()),
-            Err(error) => tracing::info!(%error, "waiting for the control plane"),
+            Err(error) => {
+                let starting = error.status().is_some_and(|status| status >= 500);
+                let limit = if starting { limit.max(STARTING) } else { limit };
+                if begun.elapsed() >= limit {
+                    return Err(error.into());
+                }
+                tracing::info!(%error, "waiting for the control plane");
+            }
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

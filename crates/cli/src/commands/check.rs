@@ -107,7 +107,9 @@ pub(crate) async fn run(arguments: &Check, output: Output) -> Result<u8, Failure
     let report = Report { schema: "meshx.check/1", success, categories };
     output.data(&report, |report| {
         let mut text = report.categories.iter().map(section).collect::<String>();
-        text.push_str(&format!("{errors} failures, {warnings} warnings, {passed} passed\n"));
+        let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        let (errors, warnings) = (count(errors, "failure"), count(warnings, "warning"));
+        text.push_str(&format!("{errors}, {warnings}, {passed} passed\n"));
         text
     });
     Ok(if success { exit::SUCCESS } else { exit::NEGATIVE })

@@ -88,8 +88,13 @@ pub(crate) async fn run(arguments: &Why, output: Output) -> Result<u8, Failure> 
         next,
     };
     let good = answer.connected || answer.steps.iter().all(|f| f.state != State::Failed);
+    let known = known && answer.steps.iter().all(|f| f.step != Step::Name || f.state == State::Ok);
     output.data(&answer, text);
-    Ok(if good { exit::SUCCESS } else { exit::NEGATIVE })
+    Ok(match (good, known) {
+        (true, _) => exit::SUCCESS,
+        (false, true) => exit::NEGATIVE,
+        (false, false) => exit::NOT_FOUND,
+    })
 }
 
 struct Steps {

@@ -63,11 +63,13 @@ impl Shared {
         let tail = path.rsplit('/').next().unwrap().to_owned();
         self.with(|memory| {
             if path == "/v1/agent/service/register" {
-                let (id, check) = (&asked.body["ID"], &asked.body["Check"]);
                 let text = |value: &Value| value.as_str().unwrap().to_owned();
-                memory.services.insert(text(id), asked.body.clone());
-                let state = (text(&check["Status"]), String::new());
-                memory.checks.insert(text(&check["CheckID"]), state);
+                memory.services.insert(text(&asked.body["ID"]), asked.body.clone());
+                let sidecar = &asked.body["Connect"]["SidecarService"]["Checks"][0];
+                for check in [&asked.body["Check"], sidecar].iter().filter(|c| c.is_object()) {
+                    let state = (text(&check["Status"]), String::new());
+                    memory.checks.insert(text(&check["CheckID"]), state);
+                }
                 memory.registrations += 1;
                 Reply::ok("").after(memory.slow)
             } else if path.starts_with("/v1/agent/check/update/") {
@@ -83,7 +85,8 @@ impl Shared {
                 memory.checks.clear();
                 Reply::ok("")
             } else if path.starts_with("/v1/health/connect/") {
-                let passing = memory.checks.get("meshx:web-1").map(|(state, _)| state.clone());
+                let sidecar = "meshx:web-1-sidecar-proxy";
+                let passing = memory.checks.get(sidecar).map(|(state, _)| state.clone());
                 Reply::at(5, json!([{
                     "Node": {"Node": "n", "Address": "127.0.0.1", "Datacenter": "dc1"},
                     "Service": {"ID": "web-1-sidecar-proxy", "Address": "127.0.0.1", "Port": 20000},
@@ -133,7 +136,10 @@ async fn what_is_registered() {
             },
             "Connect": {"SidecarService": {
                 "Address": "10.0.0.5", "Port": 20000,
-                "Checks": [{"Name": "Sidecar of web-1", "AliasService": "web-1"}],
+                "Checks": [{
+                    "CheckID": "meshx:web-1-sidecar-proxy", "Name": "Sidecar", "TTL": "15s",
+                    "Status": "critical", "DeregisterCriticalServiceAfter": "10m0s",
+                }],
                 "Proxy": {"LocalServiceAddress": "127.0.0.1", "LocalServicePort": 8080},
             }},
         })

@@ -35,7 +35,7 @@ pub(crate) async fn run(arguments: Demo, output: Output) -> Result<u8, Failure> 
     };
     stage.close().await;
     told?;
-    output.line(&format!(
+    output.story(&format!(
         "\nDone in {:.1} s; nothing is left behind.",
         begun.elapsed().as_secs_f32()
     ));

@@ -69,17 +69,17 @@ impl Stage {
     /// A new step of the story.
     pub(crate) fn step(&mut self, title: &str) {
         self.step += 1;
-        self.output.line(&format!("\n{}. {title}", self.step));
+        self.output.story(&format!("\n{}. {title}", self.step));
     }
 
     /// What a person would have typed.
     pub(crate) fn show(&self, command: &str) {
-        self.output.line(&format!("   $ {command}"));
+        self.output.story(&format!("   $ {command}"));
     }
 
     /// What came of it.
     pub(crate) fn tell(&self, text: &str) {
-        self.output.line(&format!("     {text}"));
+        self.output.story(&format!("     {text}"));
     }
 
     /// Starts a member and waits for its program to say that it runs.
@@ -118,7 +118,7 @@ impl Stage {
         tokio::spawn(async move {
             let mut lines = BufReader::new(stderr).lines();
             while let Ok(Some(line)) = lines.next_line().await {
-                output.line(&format!("     [{whose}] {line}"));
+                output.story(&format!("     [{whose}] {line}"));
             }
         });
         let answers = BufReader::new(stdout).lines();
@@ -137,7 +137,7 @@ impl Stage {
         expected: &str,
     ) -> Result<(), Failure> {
         let name = self.members[member].name.clone();
-        self.output.line(&format!("   ({name})> {shown}"));
+        self.output.story(&format!("   ({name})> {shown}"));
         self.send(member, line).await?;
         let answer = self.expect(member, expected).await?;
         self.tell(&answer);
@@ -244,9 +244,9 @@ impl Stage {
         let address = self.agent.http_addr();
         let export =
             (address.port() != 8500).then(|| format!("   export CONSUL_HTTP_ADDR={address}"));
-        self.output.line("\nThe mesh stays until Ctrl-C. In another terminal:");
+        self.output.story("\nThe mesh stays until Ctrl-C. In another terminal:");
         for hint in export.iter().chain(hints) {
-            self.output.line(hint);
+            self.output.story(hint);
         }
         let (Ok(mut int), Ok(mut term)) =
             (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))

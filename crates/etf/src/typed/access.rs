@@ -34,20 +34,32 @@ impl<'de> SeqAccess<'de> for Elements<'_, 'de> {
     }
 }
 
-/// The elements of a list, whose tail may be a list again.
-pub(super) struct List<'c, 'de> {
-    pub(super) cursor: &'c mut Cursor<'de>,
-    pub(super) left: usize,
+/// How far a list was read, whose tail may be a list again.
+#[derive(Clone, Copy)]
+pub(super) struct Walk<'de> {
+    pub(super) cursor: Cursor<'de>,
+    left: usize,
     /// The tail is a string, of which this is left.
-    pub(super) string: &'de [u8],
+    string: &'de [u8],
     /// The tail that ends it was read.
-    pub(super) ended: bool,
+    ended: bool,
 }
 
-impl List<'_, '_> {
-    /// Whether there is one more element; reads tails.
+impl<'de> Walk<'de> {
+    pub(super) fn new(cursor: Cursor<'de>, left: usize) -> Self {
+        Self { cursor, left, string: &[], ended: false }
+    }
+
+    /// Whether there is one more element; reads tails. It takes and gives the whole, so that in a
+    /// loop over integers all of it can stay in registers.
     #[cold]
-    pub(super) fn another(&mut self) -> Result<bool> {
+    #[inline(never)]
+    pub(super) fn another(mut self) -> (Self, Result<bool>) {
+        let another = self.read_tails();
+        (self, another)
+    }
+
+    fn read_tails(&mut self) -> Result<bool> {
         loop {
             if self.left > 0 || !self.string.is_empty() {
                 return Ok(true);
@@ -68,26 +80,48 @@ impl List<'_, '_> {
     }
 }
 
+/// The elements of a list. It works on a copy, for the same reason, and gives it back at its end.
+pub(super) struct List<'w, 'de> {
+    walk: Walk<'de>,
+    home: &'w mut Walk<'de>,
+}
+
+impl<'w, 'de> List<'w, 'de> {
+    #[inline]
+    pub(super) fn new(home: &'w mut Walk<'de>) -> Self {
+        Self { walk: *home, home }
+    }
+}
+
+impl Drop for List<'_, '_> {
+    #[inline]
+    fn drop(&mut self) {
+        *self.home = self.walk;
+    }
+}
+
 impl<'de> SeqAccess<'de> for List<'_, 'de> {
     type Error = TypedError;
 
     #[inline]
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>> {
-        if self.left == 0 {
-            if !self.another()? {
+        if self.walk.left == 0 {
+            let (walk, another) = self.walk.another();
+            self.walk = walk;
+            if !another? {
                 return Ok(None);
             }
-            if let Some((&first, rest)) = self.string.split_first() {
-                self.string = rest;
+            if let Some((&first, rest)) = self.walk.string.split_first() {
+                self.walk.string = rest;
                 return small(first, seed).map(Some);
             }
         }
-        self.left = self.left.saturating_sub(1);
-        seed.deserialize(Deserializer::new(self.cursor)).map(Some)
+        self.walk.left = self.walk.left.saturating_sub(1);
+        seed.deserialize(Deserializer::new(&mut self.walk.cursor)).map(Some)
     }
 
     fn size_hint(&self) -> Option<usize> {
-        Some(self.left)
+        Some(self.walk.left)
     }
 }
 
@@ -143,13 +177,13 @@ impl<'de> MapAccess<'de> for Pairs<'_, 'de> {
 }
 
 /// The pairs of a keyword list.
-pub(super) struct Keywords<'c, 'de>(pub(super) List<'c, 'de>);
+pub(super) struct Keywords<'w, 'de>(pub(super) &'w mut Walk<'de>);
 
 impl<'de> MapAccess<'de> for Keywords<'_, 'de> {
     type Error = TypedError;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>> {
-        if !self.0.another()? {
+        if !self.0.read_tails()? {
             return Ok(None);
         }
         if !self.0.string.is_empty() {
@@ -161,11 +195,11 @@ impl<'de> MapAccess<'de> for Keywords<'_, 'de> {
             // As in a property list: an atom alone is one that is true. serde cannot be given that.
             other => return Err(wanted("a pair", &other)),
         }
-        seed.deserialize(Deserializer::new(self.0.cursor)).map(Some)
+        seed.deserialize(Deserializer::new(&mut self.0.cursor)).map(Some)
     }
 
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value> {
-        seed.deserialize(Deserializer::new(self.0.cursor))
+        seed.deserialize(Deserializer::new(&mut self.0.cursor))
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::de::{self, Visitor};
 
 use super::TypedError;
-use super::access::{Bytes, Elements, Keywords, List, Pairs, Variant};
+use super::access::{Bytes, Elements, Keywords, List, Pairs, Variant, Walk};
 use super::types::{ATOM, RAW};
 use crate::decode::{Cursor, Token};
 use crate::{AtomRef, BigInt, DecodeError};
@@ -24,8 +24,23 @@ impl<'c, 'de> Deserializer<'c, 'de> {
     fn number<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         match self.cursor.integer() {
             Some(value) => visitor.visit_i64(value),
-            None => visit_number(self.cursor.token()?, visitor),
+            None => {
+                let (cursor, value) = rare_number(*self.cursor, visitor);
+                *self.cursor = cursor;
+                value
+            }
         }
+    }
+
+    /// Goes on behind a list, of which nothing may be left.
+    fn end_list(self, walk: Walk<'de>) -> Result<()> {
+        let (walk, another) = walk.another();
+        if another? {
+            return Err(shape("a shorter list", "more elements"));
+        }
+        *self.cursor = walk.cursor;
+        self.cursor.leave();
+        Ok(())
     }
 
     /// An atom that stands for nothing, if the next term is one.
@@ -43,7 +58,19 @@ impl<'c, 'de> Deserializer<'c, 'de> {
     }
 }
 
+/// It takes and gives the cursor, so that where it is not needed that can stay in registers.
 #[inline(never)]
+fn rare_number<'de, V: Visitor<'de>>(
+    mut cursor: Cursor<'de>,
+    visitor: V,
+) -> (Cursor<'de>, Result<V::Value>) {
+    let value = match cursor.token() {
+        Ok(token) => visit_number(token, visitor),
+        Err(error) => Err(error.into()),
+    };
+    (cursor, value)
+}
+
 fn visit_number<'de, V: Visitor<'de>>(token: Token<'de>, visitor: V) -> Result<V::Value> {
     match token {
         Token::Integer(value) => visitor.visit_i64(value),
@@ -322,12 +349,9 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
         match self.cursor.token()? {
             Token::List(count) => {
                 self.cursor.enter()?;
-                let mut list = List { cursor: self.cursor, left: count, string: &[], ended: false };
-                let value = visitor.visit_seq(&mut list)?;
-                if !list.ended && list.another()? {
-                    return Err(shape("a shorter list", "more elements"));
-                }
-                self.cursor.leave();
+                let mut walk = Walk::new(*self.cursor, count);
+                let value = visitor.visit_seq(List::new(&mut walk))?;
+                self.end_list(walk)?;
                 Ok(value)
             }
             Token::Nil => visitor.visit_seq(Bytes(&[])),
@@ -371,13 +395,9 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
             }
             Token::List(count) => {
                 self.cursor.enter()?;
-                let list = List { cursor: self.cursor, left: count, string: &[], ended: false };
-                let mut keywords = Keywords(list);
-                let value = visitor.visit_map(&mut keywords)?;
-                if !keywords.0.ended && keywords.0.another()? {
-                    return Err(shape("a shorter list", "more elements"));
-                }
-                self.cursor.leave();
+                let mut walk = Walk::new(*self.cursor, count);
+                let value = visitor.visit_map(Keywords(&mut walk))?;
+                self.end_list(walk)?;
                 Ok(value)
             }
             Token::Nil => visitor.visit_map(Pairs { cursor: self.cursor, left: 0 }),

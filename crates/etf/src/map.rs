@@ -1,6 +1,7 @@
 //! Maps.
 
 use std::cmp::Ordering;
+use std::sync::OnceLock;
 
 use crate::wire::size;
 use crate::{Term, order};
@@ -9,7 +10,8 @@ use crate::{Term, order};
 ///
 /// The pairs keep the order in which they came, so that what was decoded encodes to the same
 /// bytes; equality does not look at it. Up to 32 pairs are searched one by one, more through an
-/// index that is sorted by a hash of the key (collisions cost comparisons, never more).
+/// index that is sorted by a hash of the key (collisions cost comparisons, never more). A map is
+/// sorted at most once, so that comparing maps whose keys are maps takes time in proportion.
 #[derive(Debug, Clone, Default)]
 pub struct Map(Repr);
 
@@ -22,15 +24,18 @@ type Pairs = Vec<(Term, Term)>;
 
 #[derive(Debug, Clone)]
 enum Repr {
-    Small(Pairs),
-    Large(Box<Large>),
+    /// At most [`Map::SMALL`] pairs, in the order of their keys: as a VM writes them.
+    Sorted(Pairs),
+    Other(Box<Other>),
 }
 
 #[derive(Debug, Clone)]
-struct Large {
+struct Other {
     pairs: Pairs,
-    /// Hash of the key and number of the pair, by hash and then by key.
+    /// Of more than [`Map::SMALL`] pairs: hash of the key and number, by hash and then by key.
     index: Vec<(u64, u32)>,
+    /// Numbers of the pairs by the order of their keys, once that was asked for.
+    sorted: OnceLock<Box<[u32]>>,
 }
 
 impl Map {
@@ -44,24 +49,14 @@ impl Map {
 
     /// A map of these pairs, in this order.
     pub fn from_pairs(pairs: Vec<(Term, Term)>) -> Result<Self, DuplicateKey> {
-        if pairs.len() > Self::SMALL {
-            let large = Large::new(pairs);
-            if large.has_duplicates() {
-                return Err(DuplicateKey);
-            }
-            return Ok(Self(Repr::Large(Box::new(large))));
+        if is_sorted(&pairs) {
+            return Ok(Self(Repr::Sorted(pairs)));
         }
-        // A VM writes a small map in the order of its keys.
-        if !pairs.array_windows().all(|[(a, _), (b, _)]| a < b) {
-            let mut left = pairs.as_slice();
-            while let Some(((key, _), rest)) = left.split_first() {
-                if rest.iter().any(|(other, _)| other == key) {
-                    return Err(DuplicateKey);
-                }
-                left = rest;
-            }
+        let other = Other::new(pairs);
+        if other.has_duplicates() {
+            return Err(DuplicateKey);
         }
-        Ok(Self(Repr::Small(pairs)))
+        Ok(Self(Repr::Other(Box::new(other))))
     }
 
     /// The value of a key.
@@ -78,20 +73,21 @@ impl Map {
     pub fn insert(&mut self, key: Term, value: Term) -> Option<Term> {
         let position = self.position(&key);
         let pairs = match &mut self.0 {
-            Repr::Small(pairs) => pairs,
-            Repr::Large(large) => &mut large.pairs,
+            Repr::Sorted(pairs) => pairs,
+            Repr::Other(other) => &mut other.pairs,
         };
         if let Some(pair) = position.and_then(|at| pairs.get_mut(at)) {
             return Some(std::mem::replace(&mut pair.1, value));
         }
         match &mut self.0 {
-            Repr::Large(large) => large.push(key, value),
-            Repr::Small(pairs) => {
+            Repr::Sorted(pairs) => {
+                let last = pairs.last().is_none_or(|(last, _)| *last < key);
                 pairs.push((key, value));
-                if pairs.len() > Self::SMALL {
-                    self.0 = Repr::Large(Box::new(Large::new(std::mem::take(pairs))));
+                if !last || pairs.len() > Self::SMALL {
+                    self.0 = Repr::Other(Box::new(Other::new(std::mem::take(pairs))));
                 }
             }
+            Repr::Other(other) => other.push(key, value),
         }
         None
     }
@@ -101,10 +97,10 @@ impl Map {
         let at = self.position(key)?;
         let mut pairs = std::mem::take(self).into_pairs();
         let (_, value) = pairs.remove(at);
-        self.0 = if pairs.len() > Self::SMALL {
-            Repr::Large(Box::new(Large::new(pairs)))
+        self.0 = if is_sorted(&pairs) {
+            Repr::Sorted(pairs)
         } else {
-            Repr::Small(pairs)
+            Repr::Other(Box::new(Other::new(pairs)))
         };
         Some(value)
     }
@@ -126,52 +122,73 @@ impl Map {
 
     /// The pairs by the order of their keys: integers before floats, then as `<` says.
     pub fn sorted(&self) -> Vec<&(Term, Term)> {
-        let mut pairs: Vec<_> = self.iter().collect();
-        pairs.sort_unstable_by(|a, b| order::exact(&a.0, &b.0));
-        pairs
+        match &self.0 {
+            Repr::Sorted(pairs) => pairs.iter().collect(),
+            Repr::Other(other) => {
+                let pair = |&number: &u32| other.pairs.get(size(number));
+                other.sorted().iter().filter_map(pair).collect()
+            }
+        }
     }
 
     fn pairs(&self) -> &[(Term, Term)] {
         match &self.0 {
-            Repr::Small(pairs) => pairs,
-            Repr::Large(large) => &large.pairs,
+            Repr::Sorted(pairs) => pairs,
+            Repr::Other(other) => &other.pairs,
         }
     }
 
     fn into_pairs(self) -> Pairs {
         match self.0 {
-            Repr::Small(pairs) => pairs,
-            Repr::Large(large) => large.pairs,
+            Repr::Sorted(pairs) => pairs,
+            Repr::Other(other) => other.pairs,
         }
     }
 
     fn position(&self, key: &Term) -> Option<usize> {
         match &self.0 {
-            Repr::Small(pairs) => pairs.iter().position(|(other, _)| other == key),
-            Repr::Large(large) => {
+            Repr::Other(other) if !other.index.is_empty() => {
                 let hash = order::fingerprint(key);
-                large
-                    .index
-                    .binary_search_by(|entry| large.compare(entry, hash, key))
-                    .ok()
-                    .and_then(|at| large.index.get(at).map(|&(_, number)| size(number)))
+                let found = other.index.binary_search_by(|entry| other.compare(entry, hash, key));
+                found.ok().and_then(|at| other.index.get(at)).map(|&(_, number)| size(number))
             }
+            _ => self.iter().position(|(other, _)| other == key),
         }
     }
 }
 
-impl Large {
+fn is_sorted(pairs: &[(Term, Term)]) -> bool {
+    pairs.len() <= Map::SMALL && pairs.array_windows().all(|[(a, _), (b, _)]| a < b)
+}
+
+impl Other {
     fn new(pairs: Pairs) -> Self {
-        let hashes = pairs.iter().map(|(key, _)| order::fingerprint(key));
-        let mut index: Vec<(u64, u32)> = hashes.zip(0..).collect();
-        let key = |number: u32| pairs.get(size(number)).map(|(key, _)| key);
-        index.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| key(a.1).cmp(&key(b.1))));
-        Self { pairs, index }
+        let mut other = Self { pairs, index: Vec::new(), sorted: OnceLock::new() };
+        if other.pairs.len() > Map::SMALL {
+            let hashes = other.pairs.iter().map(|(key, _)| order::fingerprint(key));
+            let mut index: Vec<(u64, u32)> = hashes.zip(0..).collect();
+            index.sort_unstable_by(|a, b| {
+                a.0.cmp(&b.0).then_with(|| other.key(a.1).cmp(&other.key(b.1)))
+            });
+            other.index = index;
+        }
+        other
     }
 
     fn has_duplicates(&self) -> bool {
+        if self.index.is_empty() {
+            return self.sorted().array_windows().any(|[a, b]| self.key(*a) == self.key(*b));
+        }
         let twice = |[a, b]: &[(u64, u32); 2]| a.0 == b.0 && self.key(a.1) == self.key(b.1);
         self.index.array_windows().any(twice)
+    }
+
+    fn sorted(&self) -> &[u32] {
+        self.sorted.get_or_init(|| {
+            let mut numbers: Vec<u32> = self.pairs.iter().zip(0..).map(|(_, n)| n).collect();
+            numbers.sort_unstable_by(|a, b| self.key(*a).cmp(&self.key(*b)));
+            numbers.into()
+        })
     }
 
     fn key(&self, number: u32) -> Option<&Term> {
@@ -184,6 +201,14 @@ impl Large {
 
     /// A pair whose key is not there yet.
     fn push(&mut self, key: Term, value: Term) {
+        self.sorted.take();
+        if self.index.is_empty() {
+            self.pairs.push((key, value));
+            if self.pairs.len() > Map::SMALL {
+                *self = Self::new(std::mem::take(&mut self.pairs));
+            }
+            return;
+        }
         let hash = order::fingerprint(&key);
         let number = u32::try_from(self.pairs.len()).unwrap_or(u32::MAX);
         let at = self.index.partition_point(|entry| self.compare(entry, hash, &key).is_lt());
@@ -194,7 +219,7 @@ impl Large {
 
 impl Default for Repr {
     fn default() -> Self {
-        Self::Small(Vec::new())
+        Self::Sorted(Vec::new())
     }
 }
 

@@ -16,7 +16,7 @@
 //! | unit variant | atom | |
 //! | other variants | `{variant, v}`, `{variant, a, b}`, `{variant, #{...}}` | |
 //! | `Result` | `{ok, v}`, `{error, e}` | `ok` for `Ok(())` |
-//! | [`Pid`](crate::Pid), [`Port`](crate::Port), [`Reference`](crate::Reference), [`Term`](crate::Term) | themselves | |
+//! | [`Pid`](crate::Pid), [`Port`](crate::Port), [`Reference`](crate::Reference), [`Term`] | themselves | |
 //!
 //! `Some` of something that is `nil` itself reads back as `None`. [`undefined`] is for peers that
 //! want `undefined`. A map with the same key twice is not noticed by a map type of Rust; read a

@@ -214,3 +214,39 @@ fn two_zeros() {
     let map: Map = [(plus, Term::nil()), (minus, Term::nil())].into_iter().collect();
     assert_eq!(map.len(), 2);
 }
+
+/// Maps whose keys are maps, each level twice the size, and not in order: sorting anew for each
+/// comparison would take the square of the time.
+#[test]
+fn maps_as_keys_of_maps_take_no_longer() {
+    fn level(depth: u32, last: i64) -> Term {
+        if depth == 0 {
+            return last.into();
+        }
+        let pairs =
+            vec![(level(depth - 1, last + 1), Term::nil()), (level(depth - 1, last), Term::nil())];
+        Term::Map(Map::from_pairs(pairs).unwrap())
+    }
+    let bytes = encode(&level(16, 0)).unwrap();
+    assert!(bytes.len() > 500_000);
+    let term = decode(&bytes).unwrap();
+    assert_eq!(compare(&term, &decode(&bytes).unwrap()), Ordering::Equal);
+}
+
+#[test]
+fn a_map_finds_its_keys_whatever_happened() {
+    let mut map = Map::new();
+    for number in (0..100).rev() {
+        assert_eq!(map.insert(number.into(), (number * 2).into()), None);
+        assert_eq!(map.len(), usize::try_from(100 - number).unwrap());
+        assert_eq!(map.get(&number.into()), Some(&(number * 2).into()));
+    }
+    let sorted: Vec<_> = map.sorted().into_iter().filter_map(|(key, _)| key.as_i64()).collect();
+    assert_eq!(sorted, (0..100).collect::<Vec<_>>());
+    for number in 0..100 {
+        assert_eq!(map.insert(number.into(), 7.into()), Some((number * 2).into()));
+        assert_eq!(map.remove(&number.into()), Some(7.into()));
+        assert_eq!(map.get(&number.into()), None);
+    }
+    assert!(map.is_empty());
+}

@@ -99,9 +99,12 @@ pub(crate) fn calls_and_monitors(vm: &mut Vm, peer: &str) {
                 "20000000",
             ),
             (
-                "begin yes = global:register_name({name, node()}, self()), global:sync(),
-                 W = erpc:call(Peer, global, whereis_name, [{name, node()}]),
-                 global:unregister_name({name, node()}), W =:= self() end",
+                // `global` may still be meeting the peer when the link is young.
+                "begin Name = {name, node()}, yes = global:register_name(Name, self()),
+                 There = fun() -> erpc:call(Peer, global, whereis_name, [Name]) =:= self() end,
+                 Wait = fun Wait(0) -> There(); Wait(N) ->
+                   There() orelse begin timer:sleep(100), Wait(N - 1) end end,
+                 Known = Wait(50), global:unregister_name(Name), Known end",
                 "true",
             ),
         ],

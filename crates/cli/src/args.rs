@@ -294,7 +294,7 @@ pub(crate) enum IntentionsAction {
     Allow(Pair),
     /// Deny it, and cut the connections that live
     Deny(Pair),
-    /// Remove the intention of exactly this pair
+    /// Remove the intention of this pair (between two nodes: and of the way back)
     Remove(Pair),
     /// Say whether SOURCE may connect to DESTINATION; exit status 1 when not
     Check(Pair2),

@@ -418,7 +418,12 @@ impl Repeat {
 /// What of an agent's words may be shown: Consul's own have line breaks and tabs.
 fn printable(text: &str) -> String {
     let plain = |c: char| if c.is_control() && !"\n\t".contains(c) { '\u{fffd}' } else { c };
-    text.trim().chars().take(MAX_WORDS).map(plain).collect()
+    let text = text.trim();
+    // A page, not a sentence: what answers is no agent.
+    if text.starts_with('<') {
+        return "(a web page)".to_owned();
+    }
+    text.chars().take(MAX_WORDS).map(plain).collect()
 }
 
 struct Raw {

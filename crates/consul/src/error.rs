@@ -116,6 +116,9 @@ impl Diagnostic for ConsulError {
                  CONSUL_TLS_SERVER_NAME a name in it if it is not the one in CONSUL_HTTP_ADDR"
                     .to_owned(),
             ),
+            Self::Refused { status: 404, .. } => {
+                Some("is that a Consul agent? CONSUL_HTTP_ADDR says where to look".to_owned())
+            }
             Self::Config { hint, .. } => hint.clone(),
             _ => None,
         }

@@ -218,6 +218,13 @@ pub struct NameError {
     reason: &'static str,
 }
 
+impl NameError {
+    /// A text that cannot be what it should be, for types that are made of names.
+    pub fn new(what: &'static str, text: &str, reason: &'static str) -> Self {
+        Self { what, text: shorten(text), reason }
+    }
+}
+
 fn check(what: &'static str, text: &str) -> Result<(), NameError> {
     let refuse = |reason| Err(NameError { what, text: shorten(text), reason });
     if text.is_empty() {

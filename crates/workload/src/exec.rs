@@ -139,6 +139,14 @@ pub async fn exec(client: Client, config: ExecConfig) -> Result<u8, WorkloadErro
     wait_for_services(&client, &config).await?;
     let runtime_dir = (config.variable)("XDG_RUNTIME_DIR").map(PathBuf::from);
     let folder = RunDir::create(runtime_dir.as_deref())?;
+    if let Naming::Service(name) = &naming
+        && config.port.is_none()
+        && naming::is_nameless_vm(&config.command)
+    {
+        (config.notify)(Notice::Warning(format!(
+            "{name} has no @HOST, so this VM is not a node of the mesh; write --name {name}@myhost"
+        )));
+    }
     let signals = Signals::listen()?;
     match naming {
         Naming::Service(name) => exec_service(client, config, name, &folder, signals).await,

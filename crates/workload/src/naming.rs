@@ -122,6 +122,12 @@ pub(crate) fn decide(
     Ok(Naming::Node(NodePlan { expected, release_node, mode, visitor: false, release }))
 }
 
+/// True when the command is a VM that nobody asked to be a node: its name has no host.
+pub(crate) fn is_nameless_vm(command: &[OsString]) -> bool {
+    let program = command.first().map(Path::new).and_then(Path::file_name);
+    program.and_then(|name| name.to_str()).is_some_and(|name| ERLANG.contains(&name))
+}
+
 /// The flags that tell a VM this name (erl(1)).
 pub(crate) fn name_flag(node: &NodeName) -> &'static str {
     if node.form() == HostForm::Short { "-sname" } else { "-name" }

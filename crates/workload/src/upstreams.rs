@@ -41,6 +41,9 @@ impl FromStr for UpstreamSpec {
             Some((name, port)) if !is_address && port.parse::<u16>().is_ok() => {
                 Ok(Self { destination: name.parse()?, port: port.parse().ok() })
             }
+            Some(_) if !is_address => {
+                Err(NameError::new("upstream", text, "after the last `:` stands no port"))
+            }
             _ => Ok(Self { destination: text.parse()?, port: None }),
         }
     }
@@ -82,6 +85,8 @@ mod tests {
         assert_eq!(parse("db:5432"), ("db".to_owned(), Some(5432)));
         assert_eq!(parse("a@h:1"), ("a@h".to_owned(), Some(1)));
         assert_eq!(parse("a@fdaa::3"), ("a@fdaa::3".to_owned(), None));
-        assert!("".parse::<UpstreamSpec>().is_err());
+        for bad in ["", "db:db", "db:", "db:99999"] {
+            assert!(bad.parse::<UpstreamSpec>().is_err(), "{bad}");
+        }
     }
 }

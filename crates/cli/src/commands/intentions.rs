@@ -101,6 +101,18 @@ async fn put(pair: Pair, action: Action, output: Output) -> Result<u8, Failure> 
     let client = client(&pair.control_plane)?;
     let rules = rules(&pair, action);
     let before = Sidecars::ask(&client).await?;
+    let known = client.catalog_services().await?;
+    for name in [&pair.source, &pair.destination] {
+        if let IntentionName::Exact(service) = name
+            && !known.contains_key(service.as_str())
+        {
+            let like = known.keys().find(|other| {
+                other.strip_prefix(service.as_str()).is_some_and(|rest| rest.starts_with('@'))
+            });
+            let like = like.map(|other| format!(" (did you mean {other}?)")).unwrap_or_default();
+            output.say(&format!("note: no service `{service}` is registered now{like}"));
+        }
+    }
     if action == Action::Deny
         && let (IntentionName::Exact(a), IntentionName::Exact(b)) =
             (&pair.source, &pair.destination)
@@ -218,9 +230,14 @@ async fn watch_cuts(before: &Sidecars, policy: &IntentionSet, begun: Instant) ->
 async fn remove(pair: Pair, output: Output) -> Result<u8, Failure> {
     let client = client(&pair.control_plane)?;
     let mut removed = Vec::new();
+    // The pair that was named first; the way back goes with it, or not at all.
     for rule in rules(&pair, Action::Allow) {
         if client.delete_intention(&rule.source, &rule.destination).await? {
-            removed.push((rule.source, rule.destination));
+            removed.push(serde_json::json!({
+                "source": rule.source, "destination": rule.destination,
+            }));
+        } else if removed.is_empty() {
+            break;
         }
     }
     if removed.is_empty() {
@@ -234,7 +251,13 @@ async fn remove(pair: Pair, output: Output) -> Result<u8, Failure> {
     }
     let document = serde_json::json!({ "schema": "meshx.intentions.remove/1", "removed": removed });
     output.data(&document, |_| {
-        removed.iter().map(|(s, d)| format!("removed  {s} → {d}\n")).collect()
+        let line = |rule: &serde_json::Value| {
+            let side = |key: &str| rule[key].as_str().unwrap_or_default().to_owned();
+            format!("removed  {} → {}", side("source"), side("destination"))
+        };
+        let lines: Vec<String> = removed.iter().map(line).collect();
+        let both = "   (both ways, because both are Erlang nodes; --one-way for one)";
+        lines.join("\n") + if lines.len() > 1 { both } else { "" }
     });
     Ok(exit::SUCCESS)
 }

@@ -55,8 +55,9 @@ pub(super) async fn tell(stage: &mut Stage) -> Result<Vec<String>, Failure> {
     stage.ask(node2, call, call, "node1@demo").await?;
     Ok(vec![
         "   meshx status".to_owned(),
-        "   meshx exec --name me@demo -- iex       # then: Node.connect(:node1@demo)".to_owned(),
-        "   meshx intentions deny node2@demo node1@demo".to_owned(),
+        "   meshx intentions deny node2@demo node1@demo     # and allow".to_owned(),
         "   meshx why node2@demo node1@demo".to_owned(),
+        "   meshx exec --name me@demo -- iex                # then: Node.connect(:node1@demo)"
+            .to_owned(),
     ])
 }

@@ -35,6 +35,9 @@ pub(crate) async fn run(arguments: Demo, output: Output) -> Result<u8, Failure> 
     };
     stage.close().await;
     told?;
+    if !has_erlang() {
+        output.story("\nWith Erlang on this machine, the same demo runs two real nodes.");
+    }
     output.story(&format!(
         "\nDone in {:.1} s; nothing is left behind.",
         begun.elapsed().as_secs_f32()

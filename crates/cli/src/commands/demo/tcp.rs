@@ -38,7 +38,6 @@ pub(super) async fn tell(stage: &mut Stage) -> Result<Vec<String>, Failure> {
     let healed = stage.ask_until(bob, "connect", "connected").await?;
     stage.tell(&format!("connected again {} ms later", healed.as_millis()));
     stage.ask(bob, "say hello again", "say hello again", "alice heard: hello again").await?;
-    stage.tell("with Erlang on this machine, the same demo runs two real nodes");
     Ok(vec![
         "   meshx status".to_owned(),
         "   meshx intentions deny bob alice".to_owned(),

@@ -20,7 +20,8 @@ usage: cargo xtask <chore>
   test [--quick]         everything that must hold before a change is merged;
                          --quick leaves the end-to-end tests out
   floors                 no crate imports one that is not below it
-  provision [--otp27]    make the programs that the tests need present
+  provision [--otp]      make the programs that the tests need present; --otp the
+                         other releases of Erlang/OTP too (or --otp23 --otp27 --otp29)
   fuzz [--seconds N]     run every fuzz target for N seconds (default 60)
   bench [ARGUMENTS]      measure with a release build; see benches/README.md
 ";
@@ -49,8 +50,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         ("test", []) => test::run(test::Extent::Full),
         ("test", ["--quick"]) => test::run(test::Extent::Quick),
         ("floors", []) => floors::run(),
-        ("provision", []) => provision::run(provision::Wish::Tests),
-        ("provision", ["--otp27"]) => provision::run(provision::Wish::TestsAndOtp27),
+        ("provision", flags) => provision::run(flags),
         ("fuzz", []) => fuzz::run(60),
         ("fuzz", ["--seconds", seconds]) => match seconds.parse() {
             Ok(seconds) => fuzz::run(seconds),

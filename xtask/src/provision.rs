@@ -2,7 +2,8 @@
 //!
 //! Erlang, Elixir, tcpdump and iproute2 come from the machine's own Debian release. Consul 1.8.7 is
 //! no longer in Debian; its package is taken from the release that had it and unpacked into a
-//! cache, without being installed. Whatever cannot be had is named, with the reason; the tests that
+//! cache, without being installed. So are other releases of Erlang/OTP, when they are asked for:
+//! `test` asks for none, and uses those that are there. Whatever cannot be had is named, with the reason; the tests that
 //! need it are then skipped, except under `CI=true`, where nothing may be missing.
 
 mod apt;
@@ -13,58 +14,62 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
+use archive::{Archive, OPTIONAL};
+
 use crate::step::{self, say};
 
-/// What to make present.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wish {
-    Tests,
-    TestsAndOtp27,
+/// Where the tests find what is not on `PATH`: a variable of theirs, and a path.
+pub(crate) type Provided = Vec<(&'static str, PathBuf)>;
+
+/// The chore; each flag asks for something more than every test run needs.
+pub(crate) fn run(flags: &[&str]) -> Result<()> {
+    let mut wanted = Vec::new();
+    for flag in flags {
+        let matching = OPTIONAL.iter().filter(|archive| *flag == "--otp" || archive.flag == *flag);
+        let before = wanted.len();
+        wanted.extend(matching);
+        if wanted.len() == before {
+            let known: Vec<&str> = OPTIONAL.iter().map(|archive| archive.flag).collect();
+            bail!("`{flag}` is not one of --otp {}", known.join(" "));
+        }
+    }
+    provide(&wanted).map(drop)
 }
 
-/// Where the tests find what is not on `PATH`.
-#[derive(Debug, Default)]
-pub(crate) struct Provided {
-    /// The `consul` executable.
-    pub(crate) consul: Option<PathBuf>,
-    /// The top folder of an Erlang/OTP 27 to be entered with `chroot`.
-    pub(crate) otp27: Option<PathBuf>,
+/// Makes present what every test run needs.
+pub(crate) fn for_tests() -> Result<Provided> {
+    provide(&[])
 }
 
-pub(crate) fn run(wish: Wish) -> Result<()> {
-    provide(wish).map(drop)
-}
-
-pub(crate) fn provide(wish: Wish) -> Result<Provided> {
+fn provide(wanted: &[&Archive]) -> Result<Provided> {
     let mut missing = Vec::new();
     if let Err(error) = programs::provide() {
         missing.push(format!("{error:#}"));
     }
     let cache = cache()?;
-    let mut take = |archive: &archive::Archive| match archive.provide(&cache) {
-        Ok(path) => Some(path),
-        Err(error) => {
-            missing.push(format!("{}: {error:#}", archive.title));
-            None
+    let mut provided = Provided::new();
+    for archive in [&archive::CONSUL].into_iter().chain(OPTIONAL) {
+        let is_wanted = |wanted: &&Archive| wanted.variable == archive.variable;
+        if let Some(path) = std::env::var_os(archive.variable) {
+            provided.push((archive.variable, path.into()));
+        // Not asked for, but there from an earlier day: let the tests have it.
+        } else if archive.flag.is_empty()
+            || wanted.iter().any(is_wanted)
+            || archive.is_present(&cache)
+        {
+            match archive.provide(&cache) {
+                Ok(path) => provided.push((archive.variable, path)),
+                Err(error) => missing.push(format!("{}: {error:#}", archive.title)),
+            }
         }
-    };
-    let consul = match std::env::var_os("MESHX_TEST_CONSUL") {
-        Some(path) => Some(PathBuf::from(path)),
-        None => take(&archive::CONSUL),
-    };
-    // Not asked for, but there from an earlier day: let the tests have it.
-    let otp27 = if wish == Wish::TestsAndOtp27 || archive::OTP_27.is_present(&cache) {
-        take(&archive::OTP_27)
-    } else {
-        None
-    };
+    }
     for reason in &missing {
         say(&format!("missing: {reason}"));
     }
     if !missing.is_empty() && step::is_ci() {
         bail!("{} thing(s) missing, and CI=true allows no skipped tests", missing.len());
     }
-    Ok(Provided { consul, otp27 })
+    Ok(provided)
 }
 
 /// `$MESHX_TEST_CACHE`, else `meshx-test` in the user's cache folder.

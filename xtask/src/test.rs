@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::check;
-use crate::provision::{self, Provided, Wish};
+use crate::provision::{self, Provided};
 use crate::step::{self, cargo, root, say, step};
 use crate::tally::Tally;
 
@@ -38,7 +38,7 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
 
 fn steps(extent: Extent, tally: &mut Tally) -> Result<()> {
     check::style()?;
-    let provided = step("provision", || provision::provide(Wish::Tests))?;
+    let provided = step("provision", provision::for_tests)?;
     let meshx = step("build meshx", || build_meshx(&[]))?;
     step("compiled epmd module", check_beam)?;
     step("tests", || run_tests(extent, &provided, &meshx, tally))
@@ -94,12 +94,7 @@ fn run_tests(extent: Extent, provided: &Provided, meshx: &Path, tally: &mut Tall
         command.args(["--exclude", "meshx-e2e"]);
     }
     command.env("MESHX_BIN", meshx).env("MESHX_TEST_SKIPS", &skips);
-    if let Some(consul) = &provided.consul {
-        command.env("MESHX_TEST_CONSUL", consul);
-    }
-    if let Some(otp27) = &provided.otp27 {
-        command.env("MESHX_TEST_OTP27", otp27);
-    }
+    command.envs(provided.iter().map(|(variable, path)| (variable, path)));
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start `cargo test`")?;
     let output = child.stdout.take().context("cargo test has no output")?;
     let mut screen = std::io::stdout();

@@ -5,6 +5,8 @@
 //!
 //! * [`Mesh`] is a running control plane (`meshx agent` or real Consul) with a home folder.
 //! * [`Vm`] is a stock Erlang VM under `meshx exec`; [`Vm::eval`] runs an expression in it.
+//! * [`PlainVm`] is a stock VM without any of the product; [`Epmd`] is a real port mapper for it, and
+//!   [`Release`] chooses among releases of OTP.
 //! * [`Process`] is any program with captured output.
 //!
 //! Every fixture ends what it started, and only that, when it is dropped. Every wait has a deadline.
@@ -19,11 +21,15 @@ pub mod hostile;
 mod mesh;
 mod needs;
 pub mod netns;
+mod plain_vm;
 mod process;
+mod release;
 pub mod sockets;
 mod vm;
 
-pub use mesh::{ControlPlane, Home, Mesh, Outcome};
-pub use needs::{Need, consul, meshx, otp27_erl, skips};
+pub use mesh::{ControlPlane, Home, Mesh, Outcome, free_port};
+pub use needs::{Need, consul, meshx, skips};
+pub use plain_vm::{Epmd, PlainVm, PlainVmBuilder};
 pub use process::{Process, wait_until};
+pub use release::Release;
 pub use vm::{Vm, VmBuilder, atom};

@@ -165,15 +165,7 @@ impl Mesh {
             Some(namespace) => namespace.command(program),
             None => Command::new(program),
         };
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            let is_foreign = ["MESHX_", "CONSUL_", "ERL_", "RELEASE_", "XDG_", "ELIXIR_"]
-                .iter()
-                .any(|prefix| text.starts_with(prefix));
-            if is_foreign {
-                command.env_remove(&name);
-            }
-        }
+        forget_own_settings(&mut command);
         command
             .current_dir(self.home())
             .env("HOME", self.home())
@@ -296,6 +288,19 @@ impl Mesh {
     }
 }
 
+/// Removes the developer's own variables for what is under test.
+pub(crate) fn forget_own_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        let is_foreign = ["MESHX_", "CONSUL_", "ERL_", "RELEASE_", "XDG_", "ELIXIR_"]
+            .iter()
+            .any(|prefix| text.starts_with(prefix));
+        if is_foreign {
+            command.env_remove(&name);
+        }
+    }
+}
+
 /// Runs a command to its end.
 pub(crate) fn run(name: &str, command: &mut Command) -> Outcome {
     let start = Instant::now();
@@ -318,7 +323,7 @@ fn code_of(status: std::process::ExitStatus) -> i32 {
 }
 
 /// A port that was free a moment ago, below those that the system gives to outgoing connections.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -342,7 +347,7 @@ impl Home {
         &self.path
     }
 
-    fn make() -> Self {
+    pub(crate) fn make() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("meshx-e2e-{}-{number}", std::process::id());

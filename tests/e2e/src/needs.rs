@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use crate::Release;
+
 /// A program or right that a test cannot do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
@@ -12,8 +14,8 @@ pub enum Need {
     Elixir,
     /// Consul 1.8.7, by `MESHX_TEST_CONSUL`.
     Consul,
-    /// Erlang/OTP 27 in a folder for `chroot`, by `MESHX_TEST_OTP27`.
-    Otp27,
+    /// Another release of Erlang/OTP than the machine's own, in a folder for `chroot`.
+    Otp(Release),
     /// `tcpdump`.
     Tcpdump,
     /// `ip`.
@@ -28,7 +30,7 @@ impl Need {
             Self::Erlang => (find("erl").is_some(), "no erl"),
             Self::Elixir => (find("iex").and(find("mix")).is_some(), "no iex and mix"),
             Self::Consul => (consul().is_some(), "no Consul (MESHX_TEST_CONSUL)"),
-            Self::Otp27 => (otp27().is_some(), "no Erlang/OTP 27 (MESHX_TEST_OTP27)"),
+            Self::Otp(release) => (release.folder().is_some(), release.missing()),
             Self::Tcpdump => (find("tcpdump").is_some(), "no tcpdump"),
             Self::Ip => (find("ip").is_some(), "no ip"),
             Self::Root => (rustix::process::geteuid().is_root(), "not root"),
@@ -36,9 +38,9 @@ impl Need {
         if present { None } else { Some(missing) }
     }
 
-    /// Erlang/OTP 27 comes with `cargo xtask provision --otp27` only.
+    /// Other releases of Erlang/OTP come with `cargo xtask provision --otp` only.
     fn is_optional(self) -> bool {
-        self == Self::Otp27
+        matches!(self, Self::Otp(_))
     }
 }
 
@@ -83,23 +85,8 @@ pub fn consul() -> Option<PathBuf> {
     given_or_cached("MESHX_TEST_CONSUL", "consul-1.8.7/usr/bin/consul")
 }
 
-/// `erl` of Erlang/OTP 27, entered in a mount namespace of its own, with this machine's `/tmp`.
-pub fn otp27_erl() -> Vec<String> {
-    let top = otp27().expect("Erlang/OTP 27 is there");
-    let top = top.display();
-    let script = format!(
-        "mount --bind /tmp '{top}/tmp' && mount --bind /dev '{top}/dev' && \
-         exec chroot '{top}' /usr/bin/erl \"$@\""
-    );
-    ["unshare", "--mount", "sh", "-c", &script, "erl"].map(str::to_owned).to_vec()
-}
-
-/// The folder of Erlang/OTP 27.
-fn otp27() -> Option<PathBuf> {
-    given_or_cached("MESHX_TEST_OTP27", "otp-27")
-}
-
-fn given_or_cached(name: &str, cached: &str) -> Option<PathBuf> {
+/// The path that a variable gives, else the one in the test cache; `None` if there is nothing.
+pub(crate) fn given_or_cached(name: &str, cached: &str) -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let cache = || {
         let base = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")))?;

@@ -14,7 +14,7 @@ const BOOT: Duration = Duration::from_secs(30);
 const EVALUATION: Duration = Duration::from_secs(30);
 
 /// What the VM runs: it reads expressions line by line and prints each one's value.
-const DRIVER: &str = r#"
+pub(crate) const DRIVER: &str = r#"
 spawn(fun() ->
   io:format(user, "~n@@ ready ~s~n", [os:getpid()]),
   Loop = fun Loop(Bindings) ->
@@ -118,7 +118,7 @@ impl<'a> VmBuilder<'a> {
     }
 }
 
-/// A VM under `meshx exec`.
+/// A VM that evaluates expressions: under `meshx exec`, or a [`PlainVm`](crate::PlainVm).
 #[derive(Debug)]
 pub struct Vm {
     process: Process,
@@ -127,7 +127,7 @@ pub struct Vm {
 }
 
 impl Vm {
-    fn attach(process: Process) -> Self {
+    pub(crate) fn attach(process: Process) -> Self {
         let mut vm = Self { process, pid: 0, output: String::new() };
         let ready = vm.answer("ready ", BOOT);
         vm.pid = ready.trim().parse().unwrap();
@@ -139,12 +139,12 @@ impl Vm {
         self.pid
     }
 
-    /// The process of `meshx exec`.
+    /// The process that was started: of `meshx exec`, or of a plain VM.
     pub fn wrapper(&mut self) -> &mut Process {
         &mut self.process
     }
 
-    /// What `meshx exec` and the VM wrote on stderr so far.
+    /// What the VM, and `meshx exec` around it, wrote on stderr so far.
     pub fn stderr(&self) -> String {
         self.process.stderr()
     }
@@ -163,10 +163,19 @@ impl Vm {
 
     /// The value of an expression, or class and reason of what it raised.
     pub fn try_eval(&mut self, expression: &str) -> Result<String, String> {
+        self.try_eval_within(expression, EVALUATION)
+    }
+
+    /// As [`Vm::try_eval`], where the answer must come within a time (otherwise 30 s).
+    pub fn try_eval_within(
+        &mut self,
+        expression: &str,
+        within: Duration,
+    ) -> Result<String, String> {
         let line = expression.split_whitespace().collect::<Vec<_>>().join(" ");
         let dot = if line.ends_with('.') { "" } else { "." };
         self.process.write(&format!("{line}{dot}\n"));
-        let answer = self.answer("", EVALUATION);
+        let answer = self.answer("", within);
         match answer.split_once(' ') {
             Some(("ok", value)) => Ok(value.to_owned()),
             Some(("raised", raised)) => Err(raised.to_owned()),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -15,6 +15,10 @@ use crate::step::{self, say};
 pub(super) struct Archive {
     /// What it is, for people.
     pub(super) title: &'static str,
+    /// The flag of `provision` that asks for it; empty where every test run does.
+    pub(super) flag: &'static str,
+    /// The variable by which the tests learn its path.
+    pub(super) variable: &'static str,
     /// Its folder in the cache.
     folder: &'static str,
     /// The Debian release that has it.
@@ -30,6 +34,8 @@ pub(super) struct Archive {
 
 pub(super) const CONSUL: Archive = Archive {
     title: "Consul 1.8.7",
+    flag: "",
+    variable: "MESHX_TEST_CONSUL",
     folder: "consul-1.8.7",
     suite: "bullseye",
     packages: &["consul"],
@@ -38,8 +44,40 @@ pub(super) const CONSUL: Archive = Archive {
     is_chroot: false,
 };
 
-pub(super) const OTP_27: Archive = Archive {
+/// What is fetched only when it is asked for: other releases of Erlang/OTP.
+pub(super) const OPTIONAL: &[Archive] = &[OTP_23, OTP_27, OTP_29];
+
+const OTP_23: Archive = Archive {
+    title: "Erlang/OTP 23",
+    flag: "--otp23",
+    variable: "MESHX_TEST_OTP23",
+    folder: "otp-23",
+    suite: "bullseye",
+    packages: &[
+        "erlang-base",
+        "dash",
+        "libc6",
+        "libgcc-s1",
+        "libgcrypt20",
+        "libgpg-error0",
+        "liblz4-1",
+        "liblzma5",
+        "libsctp1",
+        "libstdc++6",
+        "libsystemd0",
+        "libtinfo6",
+        "libzstd1",
+        "zlib1g",
+    ],
+    proof: "usr/lib/erlang/releases/23",
+    result: "",
+    is_chroot: true,
+};
+
+const OTP_27: Archive = Archive {
     title: "Erlang/OTP 27",
+    flag: "--otp27",
+    variable: "MESHX_TEST_OTP27",
     folder: "otp-27",
     suite: "trixie",
     packages: &[
@@ -64,6 +102,19 @@ pub(super) const OTP_27: Archive = Archive {
         "zlib1g",
     ],
     proof: "usr/lib/erlang/releases/27",
+    result: "",
+    is_chroot: true,
+};
+
+/// The unstable suite moves on: when it has OTP 30, this one says so and fails.
+const OTP_29: Archive = Archive {
+    title: "Erlang/OTP 29",
+    flag: "--otp29",
+    variable: "MESHX_TEST_OTP29",
+    folder: "otp-29",
+    suite: "sid",
+    packages: OTP_27.packages,
+    proof: "usr/lib/erlang/releases/29",
     result: "",
     is_chroot: true,
 };
@@ -99,13 +150,36 @@ impl Archive {
             lay_out_chroot(&unpacked)?;
         }
         for package in apt::download(work, self.suite, codename, self.packages)? {
-            step::run(Command::new("dpkg").arg("-x").arg(&package).arg(&unpacked))?;
+            unpack(&package, &unpacked)?;
+        }
+        if self.is_chroot && !unpacked.join("bin/sh").exists() {
+            // Up to Debian 11 a script of the package made it.
+            symlink("dash", unpacked.join("bin/sh"))?;
         }
         if home.exists() {
             fs::remove_dir_all(home)?; // incomplete: the proof is missing
         }
         fs::rename(&unpacked, home).with_context(|| format!("cannot make {}", home.display()))
     }
+}
+
+/// As `dpkg -x`, except that a folder in the package does not replace a link to a folder: packages of
+/// Debian 11 still have files in `/lib`.
+fn unpack(package: &Path, top: &Path) -> Result<()> {
+    let mut extract = Command::new("dpkg-deb")
+        .arg("--fsys-tarfile")
+        .arg(package)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start dpkg-deb")?;
+    let archive = extract.stdout.take().context("dpkg-deb has no output")?;
+    let unpacked = step::run(
+        Command::new("tar").args(["-x", "--keep-directory-symlink", "-C"]).arg(top).stdin(archive),
+    );
+    if !extract.wait()?.success() {
+        bail!("dpkg-deb cannot read {}", package.display());
+    }
+    unpacked
 }
 
 /// The links between `/lib` and `/usr/lib` that Debian's base system, not its packages, makes.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meshx_e2e::{ControlPlane, Mesh, Need, Vm, atom, skips};
+use meshx_e2e::{ControlPlane, Mesh, Need, Release, Vm, atom, skips};
 
 use crate::{A, B, pair};
 
@@ -213,21 +213,52 @@ fn unknown_node_is_named() {
 }
 
 #[test]
-fn different_releases_of_otp_work_together() {
-    if skips(&[Need::Erlang, Need::Otp27, Need::Root]) {
+fn otp_27_and_the_machines_own_otp_work_together() {
+    two_releases(Release::Otp27, Release::Machine);
+}
+
+#[test]
+fn otp_23_and_the_machines_own_otp_work_together() {
+    two_releases(Release::Otp23, Release::Machine);
+}
+
+#[test]
+fn otp_23_and_otp_27_work_together() {
+    two_releases(Release::Otp23, Release::Otp27);
+}
+
+#[test]
+fn otp_29_and_otp_23_work_together() {
+    two_releases(Release::Otp29, Release::Otp23);
+}
+
+fn two_releases(first: Release, second: Release) {
+    if skips(&[first.needs(), second.needs()].concat()) {
         return;
     }
     let mesh = Mesh::agent();
-    let otp27 = meshx_e2e::otp27_erl();
-    let otp27: Vec<&str> = otp27.iter().map(String::as_str).collect();
-    let mut a = mesh.vm_builder(A).program(&otp27).start();
-    assert_eq!(a.eval("erlang:system_info(otp_release)"), "\"27\"");
-    let mut b = mesh.vm(B);
-    assert_ne!(b.eval("erlang:system_info(otp_release)"), "\"27\"");
+    let mut a = vm_of(&mesh, first, A);
+    let mut b = vm_of(&mesh, second, B);
     assert_eq!(b.connect(A), "true", "{}", b.stderr());
     calls_and_monitors(&mut a, B);
     calls_and_monitors(&mut b, A);
     disconnects_and_connects_again(&mut a, &mut b, A, B);
+    disconnects_and_connects_again(&mut b, &mut a, B, A);
+}
+
+fn vm_of(mesh: &Mesh, release: Release, name: &str) -> Vm {
+    let program = release.program("erl");
+    let program: Vec<&str> = program.iter().map(String::as_str).collect();
+    let mut vm = mesh.vm_builder(name).program(&program).start();
+    let is = vm.eval("erlang:system_info(otp_release)");
+    let wanted = match release {
+        Release::Machine => return vm,
+        Release::Otp23 => "\"23\"",
+        Release::Otp27 => "\"27\"",
+        Release::Otp29 => "\"29\"",
+    };
+    assert_eq!(is, wanted);
+    vm
 }
 
 #[test]

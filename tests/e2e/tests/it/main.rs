@@ -8,6 +8,7 @@ mod hostile;
 mod hosts;
 mod lifecycle;
 mod names;
+mod plain;
 mod policy;
 mod releases;
 mod tcp;

@@ -34,12 +34,13 @@ pub fn term_decode(data: &[u8]) {
 
 /// Frames of one connection, each with a length of two bytes before it: caches and terms.
 pub fn dist_header(data: &[u8]) {
-    let (mut cache, mut atoms, mut left) = (InCache::new(), Vec::new(), data);
+    let (mut cache, mut left) = (InCache::new(), data);
     while let Some((len, rest)) = left.split_first_chunk::<2>() {
         let len = usize::from(u16::from_be_bytes(*len)).min(rest.len());
         let (frame, rest) = rest.split_at(len);
         left = rest;
-        let Ok(frame) = Frame::parse(frame, &mut cache, &mut atoms) else { return };
+        let Ok(frame) = Frame::parse(frame, &mut cache) else { return };
+        let atoms = std::sync::Arc::clone(cache.atoms());
         assert!(atoms.len() <= 255);
         let (Frame::Whole { body } | Frame::First { body, .. }) = frame else { continue };
         let decoder = Decoder::new().atoms(&atoms);

@@ -1,4 +1,4 @@
-//! The Erlang distribution's handshake and EPMD's wire protocol as values and state machines.
+//! The Erlang distribution and EPMD's wire protocol as values and state machines.
 //!
 //! This crate opens no sockets, reads no clock, draws no random numbers and starts no tasks: bytes
 //! go in, values and bytes come out. Who owns a socket, how long it may stay silent and where a
@@ -9,6 +9,8 @@
 //!   ([`epmd::front_door`]).
 //! * [`handshake`]: the messages of the version 6 handshake, a passive [`handshake::Observer`] for
 //!   relays, and the two active roles.
+//! * [`control`]: what travels between connected nodes; [`Payload`]: the terms in it.
+//! * [`link`]: a connection after its handshake: frames, fragments, ticks.
 //! * [`name`]: what a node name may look like here.
 //!
 //! What every decoder guarantees: it never panics, never allocates more than its documented bound,
@@ -18,7 +20,12 @@
     warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)
 )]
 
+pub mod control;
 pub mod epmd;
 pub mod handshake;
+pub mod link;
 pub mod name;
+mod payload;
 mod wire;
+
+pub use payload::Payload;

@@ -128,7 +128,7 @@ pub(crate) struct Writer<'o> {
     /// The atoms of the message, inside of the distribution.
     pub(crate) refs: Option<&'o mut Refs>,
     /// Where large binaries go that are not copied, each with its place in `out`.
-    pub(crate) large: Option<&'o mut Vec<(usize, Binary)>>,
+    pub(crate) large: Option<(&'o mut Vec<(usize, Binary)>, &'o mut usize)>,
 }
 
 impl Writer<'_> {
@@ -371,8 +371,9 @@ impl Writer<'_> {
         }
         self.out.push(tag::BINARY);
         self.count(bytes.len())?;
-        if let Some(large) = &mut self.large {
+        if let Some((large, sum)) = &mut self.large {
             large.push((self.out.len(), bytes.clone()));
+            **sum = sum.saturating_add(bytes.len());
         }
         Ok(())
     }

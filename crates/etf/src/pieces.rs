@@ -18,6 +18,7 @@ use crate::{Binary, EncodeError, Encoder, Term, tag};
 pub struct Pieces {
     bytes: Vec<u8>,
     large: Vec<(usize, Binary)>,
+    large_bytes: usize,
 }
 
 /// From so many bytes on, sharing costs less than copying.
@@ -27,10 +28,10 @@ impl Encoder {
     /// Encodes a term with its version byte; binaries of 4 KiB and more are shared with it. Never
     /// compressed.
     pub fn pieces(&self, term: &Term) -> Result<Pieces, EncodeError> {
-        let mut pieces = Pieces { bytes: Vec::with_capacity(128), large: Vec::new() };
+        let mut pieces = Pieces { bytes: Vec::with_capacity(128), ..Pieces::default() };
         pieces.bytes.push(tag::VERSION);
         let mut writer = self.writer(&mut pieces.bytes);
-        writer.large = Some(&mut pieces.large);
+        writer.large = Some((&mut pieces.large, &mut pieces.large_bytes));
         writer.term(term)?;
         Ok(pieces)
     }
@@ -39,8 +40,7 @@ impl Encoder {
 impl Pieces {
     /// How many bytes there are in all.
     pub fn len(&self) -> usize {
-        let large = self.large.iter().map(|(_, binary)| binary.len());
-        large.fold(self.bytes.len(), usize::saturating_add)
+        self.bytes.len().saturating_add(self.large_bytes)
     }
 
     /// Whether there is nothing.
@@ -50,11 +50,19 @@ impl Pieces {
 
     /// The pieces in their order; none is empty.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = [0].into_iter().chain(self.large.iter().map(|&(at, _)| at));
-        let ends = self.large.iter().map(|&(at, _)| at).chain([self.bytes.len()]);
-        let small = starts.zip(ends).map(|(start, end)| self.bytes.get(start..end));
-        let large = self.large.iter().map(|(_, binary)| Some(binary.as_slice())).chain([None]);
-        let both = small.zip(large).flat_map(|(small, large)| [small, large]);
-        both.flatten().filter(|slice| !slice.is_empty())
+        parts(&self.bytes, &self.large).map(|(bytes, _)| bytes)
     }
+}
+
+/// What is in `bytes`, and between it the binaries at their places; beside each of these itself.
+pub(crate) fn parts<'a>(
+    bytes: &'a [u8],
+    large: &'a [(usize, Binary)],
+) -> impl Iterator<Item = (&'a [u8], Option<&'a Binary>)> {
+    let starts = [0].into_iter().chain(large.iter().map(|&(at, _)| at));
+    let ends = large.iter().map(|&(at, _)| at).chain([bytes.len()]);
+    let small = starts.zip(ends).map(move |(start, end)| bytes.get(start..end).zip(Some(None)));
+    let large = large.iter().map(|(_, binary)| Some((binary.as_slice(), Some(binary))));
+    let both = small.zip(large.chain([None])).flat_map(|(small, large)| [small, large]);
+    both.flatten().filter(|(slice, _)| !slice.is_empty())
 }

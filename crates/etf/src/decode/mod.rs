@@ -162,6 +162,15 @@ impl<'k> Decoder<'k> {
         Ok((term, cursor.rest()))
     }
 
+    /// Decodes one term of a distribution message that is the whole input; binaries of more than 64
+    /// bytes are slices of it, not copies.
+    pub fn bare_shared(&self, bytes: &Bytes) -> Result<Term, DecodeError> {
+        let mut cursor = self.cursor(bytes)?;
+        let term = owned::term(&mut cursor, Some(bytes))?;
+        cursor.end()?;
+        Ok(term)
+    }
+
     /// As [`Decoder::bare`], borrowing from the input.
     pub fn bare_ref<'a>(&self, bytes: &'a [u8]) -> Result<(TermRef<'a>, &'a [u8]), DecodeError>
     where

@@ -31,12 +31,12 @@ mod types;
 use ::serde::de::{Deserialize, DeserializeOwned};
 use ::serde::ser::Serialize;
 pub use error::TypedError;
+pub(crate) use ser::Serializer;
 #[doc(hidden)]
 pub use types::private;
 pub use types::undefined;
 
 use crate::decode::Decoder;
-use crate::dist::Message;
 use crate::{Encoder, Term, tag};
 
 /// Encodes a value with a version byte. See [`typed`](crate::typed) for what becomes what.
@@ -87,7 +87,7 @@ impl Encoder {
         value: &T,
         out: &mut Vec<u8>,
     ) -> Result<(), TypedError> {
-        value.serialize(ser::Serializer::new(&mut self.writer(out)))
+        value.serialize(Serializer::new(&mut self.writer(out)))
     }
 }
 
@@ -114,12 +114,5 @@ impl<'k> Decoder<'k> {
         let mut cursor = self.cursor(bytes)?;
         let value = T::deserialize(de::Deserializer::new(&mut cursor))?;
         Ok((value, cursor.rest()))
-    }
-}
-
-impl Message<'_> {
-    /// Writes a value as the payload.
-    pub fn payload_typed<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), TypedError> {
-        value.serialize(ser::Serializer::new(&mut self.writer()))
     }
 }

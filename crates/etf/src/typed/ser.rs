@@ -9,12 +9,12 @@ use crate::{BigInt, tag};
 
 type Result<T = (), E = TypedError> = std::result::Result<T, E>;
 
-pub(super) struct Serializer<'s, 'o> {
+pub(crate) struct Serializer<'s, 'o> {
     writer: &'s mut Writer<'o>,
 }
 
 impl<'s, 'o> Serializer<'s, 'o> {
-    pub(super) fn new(writer: &'s mut Writer<'o>) -> Self {
+    pub(crate) fn new(writer: &'s mut Writer<'o>) -> Self {
         Self { writer }
     }
 
@@ -226,7 +226,7 @@ impl<'s, 'o> ser::Serializer for Serializer<'s, 'o> {
 }
 
 /// A list whose length is known at its end.
-pub(super) struct List<'s, 'o> {
+pub(crate) struct List<'s, 'o> {
     writer: &'s mut Writer<'o>,
     start: usize,
     count: usize,
@@ -282,7 +282,7 @@ impl ser::SerializeSeq for List<'_, '_> {
 }
 
 /// A map whose length is known at its end.
-pub(super) struct Pairs<'s, 'o> {
+pub(crate) struct Pairs<'s, 'o> {
     writer: &'s mut Writer<'o>,
     start: usize,
     count: usize,
@@ -319,7 +319,7 @@ fn set_count(writer: &mut Writer<'_>, start: usize, count: usize) -> Result {
 }
 
 /// A container whose length is known at its beginning.
-pub(super) struct Parts<'s, 'o> {
+pub(crate) struct Parts<'s, 'o> {
     writer: &'s mut Writer<'o>,
 }
 

@@ -1,24 +1,21 @@
 //! The distribution header: laws, limits and hostile bytes.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
-use meshx_etf::dist::{Frame, FrameError, InCache, OutCache};
+use meshx_etf::dist::{Draft, Form, Frame, FrameError, InCache, OutCache};
 use meshx_etf::{Atom, Decoder, Term, term};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::random;
+use crate::{frames, random};
 
 /// One message through both caches.
 fn carry(out: &mut OutCache, cache: &mut InCache, control: &Term, payload: &Term) -> usize {
-    let (mut body, mut wire, mut atoms) = (Vec::new(), Vec::new(), Vec::new());
-    let mut message = out.message(&mut body);
-    message.control(control).unwrap();
-    message.payload(payload).unwrap();
-    message.finish(&mut wire);
-    let frame = Frame::parse(&wire, cache, &mut atoms).unwrap();
+    let wire = frames::whole(out, &frames::draft(control, payload));
+    let frame = Frame::parse(&wire, cache).unwrap();
     let Frame::Whole { body } = frame else { panic!("{frame:?}") };
-    let decoder = Decoder::new().atoms(&atoms);
+    let decoder = Decoder::new().atoms(cache.atoms());
     let (read, rest) = decoder.bare(body).unwrap();
     assert_eq!(&read, control);
     let (read, rest) = decoder.bare_ref(rest).unwrap();
@@ -42,21 +39,19 @@ proptest! {
         sequence in 1..u64::MAX,
     ) {
         let (mut out, mut cache) = (OutCache::new(), InCache::new());
-        let (mut scratch, mut atoms) = (Vec::new(), Vec::new());
         let control = term!({6, sender, "", receiver});
-        let mut message = out.message(&mut scratch);
-        message.control(&control).unwrap();
-        message.payload(&payload).unwrap();
-        let frames = message.finish_in_fragments(NonZeroU64::new(sequence).unwrap(), size);
+        let draft = frames::draft(&control, &payload);
+        let sequence = NonZeroU64::new(sequence).unwrap();
+        let frames = frames::fragments(&mut out, &draft, sequence, size);
         let Frame::First { sequence: found, fragments, body } =
-            Frame::parse(&frames[0], &mut cache, &mut atoms).unwrap() else { panic!() };
-        prop_assert_eq!((found, fragments), (sequence, frames.len() as u64));
+            Frame::parse(&frames[0], &mut cache).unwrap() else { panic!() };
+        prop_assert_eq!((found, fragments), (sequence.get(), frames.len() as u64));
+        let atoms = Arc::clone(cache.atoms());
         let mut whole = body.to_vec();
-        let mut later = Vec::new();
         for (number, frame) in frames.iter().enumerate().skip(1) {
             let Frame::Next { sequence: found, left, body } =
-                Frame::parse(frame, &mut cache, &mut later).unwrap() else { panic!() };
-            prop_assert_eq!((found, left), (sequence, (frames.len() - number) as u64));
+                Frame::parse(frame, &mut cache).unwrap() else { panic!() };
+            prop_assert_eq!((found, left), (sequence.get(), (frames.len() - number) as u64));
             prop_assert!(body.len() <= size);
             whole.extend_from_slice(body);
         }
@@ -69,9 +64,9 @@ proptest! {
     #[test]
     fn any_bytes_are_a_frame_or_refused(mut bytes in vec(any::<u8>(), 0..80), form in 68..=70_u8) {
         bytes.splice(0..0, [131, form]);
-        let (mut cache, mut atoms) = (InCache::new(), Vec::new());
-        _ = Frame::parse(&bytes, &mut cache, &mut atoms);
-        prop_assert!(atoms.len() <= 255);
+        let mut cache = InCache::new();
+        _ = Frame::parse(&bytes, &mut cache);
+        prop_assert!(cache.atoms().len() <= 255);
     }
 }
 
@@ -87,12 +82,29 @@ fn a_known_atom_is_sent_once() {
 #[test]
 fn a_message_that_is_given_up_changes_nothing() {
     let (mut out, mut cache) = (OutCache::new(), InCache::new());
-    let mut body = Vec::new();
-    let mut message = out.message(&mut body);
-    message.control(&term!(some_atom)).unwrap();
-    message.payload(&f64::NAN.into()).unwrap_err();
-    drop(message);
+    let mut draft = Draft::new(Form::Cached);
+    draft.term(&term!(some_atom)).unwrap();
+    draft.payload(&f64::NAN.into()).unwrap_err();
+    drop(draft);
     carry(&mut out, &mut cache, &term!(some_atom), &term!(other_atom));
+}
+
+/// The same header again is not read again; one that changed a slot between is.
+#[test]
+fn a_repeated_header_means_what_it_meant() {
+    let mut cache = InCache::new();
+    let mut named = |header: &[u8]| {
+        Frame::parse(&[&[131, 68], header].concat(), &mut cache).unwrap();
+        Arc::clone(cache.atoms())
+    };
+    let (fill, use_it) = (&[1, 0x08, 7, 1, b'a'][..], &[1, 0x00, 7][..]);
+    assert_eq!(named(fill)[0], "a");
+    let (first, second) = (named(use_it), named(use_it));
+    assert!(first[0] == "a" && Arc::ptr_eq(&first, &second));
+    assert_eq!(named(&[1, 0x08, 7, 1, b'b'])[0], "b");
+    assert_eq!(named(use_it)[0], "b");
+    assert_eq!(named(&[0]).len(), 0);
+    assert_eq!(named(use_it)[0], "b");
 }
 
 #[test]
@@ -120,24 +132,25 @@ fn long_atoms_have_long_lengths() {
 /// Two new atoms, as `erl_ext_dist` lays them out. What a VM really sends: see `live.rs`.
 #[test]
 fn layout_of_a_header() {
-    let (mut cache, mut atoms) = (InCache::new(), Vec::new());
+    let mut cache = InCache::new();
     let wire = [&[131, 68, 2, 0x89, 0x00, 5, 2][..], b"ok", &[7, 3], b"abc", &[82, 0]].concat();
-    let Frame::Whole { body } = Frame::parse(&wire, &mut cache, &mut atoms).unwrap() else {
-        panic!()
-    };
-    assert_eq!(atoms, ["ok", "abc"]);
-    assert_eq!(Decoder::new().atoms(&atoms).bare(body).unwrap().0, term!(ok));
+    let Frame::Whole { body } = Frame::parse(&wire, &mut cache).unwrap() else { panic!() };
+    assert_eq!(cache.atoms()[..], ["ok", "abc"]);
+    assert_eq!(Decoder::new().atoms(cache.atoms()).bare(body).unwrap().0, term!(ok));
     // Segment 1 index 5 is known now, segment 1 index 7 is not: the new one was in segment 0.
-    let again = Frame::parse(&[131, 68, 1, 0x01, 5], &mut cache, &mut atoms);
-    assert_eq!((again, &atoms[0]), (Ok(Frame::Whole { body: &[] }), &"ok".parse().unwrap()));
-    let empty = Frame::parse(&[131, 68, 1, 0x01, 7], &mut cache, &mut atoms);
+    let again = Frame::parse(&[131, 68, 1, 0x01, 5], &mut cache);
+    assert_eq!(
+        (again, &cache.atoms()[0]),
+        (Ok(Frame::Whole { body: &[] }), &"ok".parse().unwrap())
+    );
+    let empty = Frame::parse(&[131, 68, 1, 0x01, 7], &mut cache);
     assert_eq!(empty, Err(FrameError::EmptySlot { slot: 263 }));
 }
 
 #[test]
 fn refuses_what_is_no_frame() {
-    let (mut cache, mut atoms) = (InCache::new(), Vec::new());
-    let mut parse = |bytes: &[u8]| Frame::parse(bytes, &mut cache, &mut atoms).map(|_| ());
+    let mut cache = InCache::new();
+    let mut parse = |bytes: &[u8]| Frame::parse(bytes, &mut cache).map(|_| ());
     assert_eq!(parse(&[]), Err(FrameError::Truncated));
     assert_eq!(parse(&[131, 97, 1]), Err(FrameError::Form));
     assert_eq!(parse(&[130]), Err(FrameError::Form));

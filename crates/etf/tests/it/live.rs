@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use meshx_dist::handshake::{Cookie, Flags, Framing, Initiator, Local};
@@ -13,8 +14,8 @@ use meshx_etf::{Atom, Decoder, Node, Pid, Term, term};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
-use crate::random;
 use crate::support::{Epmd, PATIENCE, Vm, erl_is_here, fill};
+use crate::{frames, random};
 
 /// Sends back what it is sent.
 const ECHO: &str = "Loop = fun Loop() -> receive {From, Message} -> From ! {reply, Message}, Loop() \
@@ -66,17 +67,15 @@ impl Link {
     }
 
     fn send(&mut self, payload: &Term) {
-        let mut body = Vec::new();
-        let mut message = self.out.message(&mut body);
-        message.control(&term!({6, (self.me.clone()), atom "", echo})).expect("a control message");
-        message.payload(&Term::Tuple(vec![self.me.clone().into(), payload.clone()])).expect("one");
-        let frames = if message.len() > FRAGMENT {
+        let control = term!({6, (self.me.clone()), atom "", echo});
+        let payload = Term::Tuple(vec![self.me.clone().into(), payload.clone()]);
+        let draft = frames::draft(&control, &payload);
+        let frames = if draft.len() > FRAGMENT {
             self.sequence += 1;
-            message.finish_in_fragments(NonZeroU64::new(self.sequence).expect("not 0"), FRAGMENT)
+            let sequence = NonZeroU64::new(self.sequence).expect("not 0");
+            frames::fragments(&mut self.out, &draft, sequence, FRAGMENT)
         } else {
-            let mut frame = Vec::new();
-            message.finish(&mut frame);
-            vec![frame]
+            vec![frames::whole(&mut self.out, &draft)]
         };
         for frame in frames {
             let len = u32::try_from(frame.len()).expect("a small frame").to_be_bytes();
@@ -106,10 +105,11 @@ impl Link {
 
     /// The next message to us.
     fn receive(&mut self) -> Term {
-        let mut open: HashMap<u64, (Vec<Atom>, Vec<u8>)> = HashMap::new();
+        let mut open: HashMap<u64, (Arc<[Atom]>, Vec<u8>)> = HashMap::new();
         loop {
-            let (frame, mut atoms) = (self.frame(), Vec::new());
-            let frame = Frame::parse(&frame, &mut self.cache, &mut atoms).expect("a frame");
+            let frame = self.frame();
+            let frame = Frame::parse(&frame, &mut self.cache).expect("a frame");
+            let atoms = Arc::clone(self.cache.atoms());
             let (atoms, whole) = match frame {
                 Frame::Whole { body } => {
                     *self.kinds.entry("whole").or_default() += 1;

@@ -4,6 +4,7 @@
 mod corpus;
 mod dist;
 mod erl;
+mod frames;
 mod laws;
 mod live;
 mod random;

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::random;
+use crate::{frames, random};
 
 /// The value is this term, and this term the value.
 #[track_caller]
@@ -221,17 +221,13 @@ fn a_payload_uses_the_atom_cache() {
     let (mut out, mut cache) = (OutCache::new(), InCache::new());
     let value = (Account { id: 1, owner: "A".to_owned() }, pid(), Plain::Ping);
     for round in 0..2 {
-        let (mut body, mut wire, mut atoms) = (Vec::new(), Vec::new(), Vec::new());
-        let mut message = out.message(&mut body);
-        message.control(&term!({6, (pid()), "", receiver})).unwrap();
-        message.payload_typed(&value).unwrap();
-        message.finish(&mut wire);
+        let control = term!({6, (pid()), "", receiver});
+        let draft = frames::typed(&control, |draft| draft.payload_typed(&value)).unwrap();
+        let wire = frames::whole(&mut out, &draft);
         let text = wire.windows(7).any(|window| window == b"account");
         assert_eq!(text, round == 0);
-        let Frame::Whole { body } = Frame::parse(&wire, &mut cache, &mut atoms).unwrap() else {
-            panic!()
-        };
-        let decoder = Decoder::new().atoms(&atoms);
+        let Frame::Whole { body } = Frame::parse(&wire, &mut cache).unwrap() else { panic!() };
+        let decoder = Decoder::new().atoms(cache.atoms());
         let rest = decoder.skip(body).unwrap();
         let (read, rest) = decoder.bare_typed::<(Account, Pid, Plain)>(rest).unwrap();
         assert_eq!((&read, rest), (&value, &[][..]));

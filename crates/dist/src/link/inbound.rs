@@ -1,0 +1,282 @@
+//! The direction towards us.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::buf::Limit;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use meshx_etf::dist::{FRAGMENT, Form, Frame, InCache};
+use meshx_etf::{Atom, Node};
+
+use super::{Limits, LinkError, form};
+use crate::control::{Control, Nodes};
+use crate::handshake::Flags;
+use crate::payload::Payload;
+
+/// How much is read at a time.
+const READ: usize = 64 * 1024;
+/// How much is read at a time while fragments come, so that most of each is read to its place.
+const READ_BETWEEN_FRAGMENTS: usize = 4 * 1024;
+/// Of a shorter frame no part is read to its place directly.
+const DIRECT: usize = 16 * 1024;
+/// How much room is made beforehand for a message in fragments.
+const RESERVED: usize = 2 * 1024 * 1024;
+/// A fragment's version, tag and numbers.
+const FRAGMENT_HEAD: usize = 18;
+const LENGTH: usize = 4;
+const VERSION: u8 = 131;
+
+/// What a peer sent.
+#[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "ticks are rare; a box for each message would not be"
+)]
+pub enum Event {
+    /// An empty frame: it is there.
+    Tick,
+    /// A message.
+    Message(Message),
+}
+
+/// A message of a peer.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// What it is.
+    pub control: Control,
+    /// Its payload, if one belongs to it ([`Control::has_payload`]).
+    pub payload: Option<Payload>,
+    /// Whether the sender marked it as urgent.
+    pub priority: bool,
+}
+
+/// Turns the bytes of a peer into events.
+///
+/// The caller reads into [`Receiver::space`] and then asks [`Receiver::event`] until it gives `None`.
+/// Fragments are put together in place: of a message in fragments most bytes are read to where they
+/// stay.
+#[derive(Debug)]
+pub struct Receiver {
+    buffer: BytesMut,
+    cache: InCache,
+    nodes: Nodes,
+    limits: Limits,
+    form: Form,
+    fragments: bool,
+    incomplete: HashMap<u64, Incomplete>,
+    held: usize,
+    /// The fragment that is being read to its place.
+    direct: Option<Direct>,
+}
+
+#[derive(Debug, Default)]
+struct Incomplete {
+    bytes: BytesMut,
+    atoms: Arc<[Atom]>,
+    /// How many fragments are to come.
+    left: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Direct {
+    sequence: u64,
+    /// How long the incomplete message is after this fragment.
+    end: usize,
+}
+
+impl Receiver {
+    /// Of a connection between `own` and `peer` with these negotiated flags; `surplus` came behind
+    /// the handshake.
+    pub fn new(flags: Flags, own: Node, peer: Node, limits: Limits, surplus: BytesMut) -> Self {
+        Self {
+            buffer: surplus,
+            cache: InCache::new(),
+            nodes: Nodes::new(own, peer),
+            limits,
+            form: form(flags),
+            fragments: flags.contains(Flags::FRAGMENTS),
+            incomplete: HashMap::new(),
+            held: 0,
+            direct: None,
+        }
+    }
+
+    /// Where the next bytes of the peer belong, and at most how many.
+    pub fn space(&mut self) -> Limit<&mut BytesMut> {
+        let between = !self.incomplete.is_empty();
+        let direct = self.direct.filter(|direct| self.incomplete.contains_key(&direct.sequence));
+        if let Some(direct) = direct {
+            let incomplete = self.incomplete.entry(direct.sequence).or_default();
+            let missing = direct.end.saturating_sub(incomplete.bytes.len());
+            incomplete.bytes.reserve(missing.min(READ));
+            return (&mut incomplete.bytes).limit(missing);
+        }
+        let size = if between { READ_BETWEEN_FRAGMENTS } else { READ };
+        // A long frame gets as much again as came of it: what is only announced costs nothing.
+        let more = self.buffer.len().clamp(size, 16 << 20);
+        if self.buffer.capacity().saturating_sub(self.buffer.len()) < size / 4 {
+            self.buffer.reserve(more);
+        }
+        (&mut self.buffer).limit(more.max(size))
+    }
+
+    /// The next event, or `None` if more bytes are needed. After an error there is no next one.
+    pub fn event(&mut self) -> Result<Option<Event>, LinkError> {
+        loop {
+            if let Some(direct) = self.direct {
+                let len = self.incomplete.get(&direct.sequence).map_or(0, |it| it.bytes.len());
+                if len < direct.end {
+                    return Ok(None);
+                }
+                self.direct = None;
+                match self.complete(direct.sequence)? {
+                    Some(event) => return Ok(Some(event)),
+                    None => continue,
+                }
+            }
+            let Some(&head) = self.buffer.first_chunk::<LENGTH>() else { return Ok(None) };
+            let size = usize::try_from(u32::from_be_bytes(head)).unwrap_or(usize::MAX);
+            if size == 0 {
+                self.buffer.advance(LENGTH);
+                return Ok(Some(Event::Tick));
+            }
+            if size > self.limits.message {
+                return Err(LinkError::TooLong { size, limit: self.limits.message });
+            }
+            if self.buffer.len().saturating_sub(LENGTH) < size {
+                if size < DIRECT || !self.begin_direct(size)? {
+                    return Ok(None);
+                }
+                continue;
+            }
+            self.buffer.advance(LENGTH);
+            let frame = self.buffer.split_to(size);
+            if let Some(event) = self.frame(frame)? {
+                return Ok(Some(event));
+            }
+        }
+    }
+
+    fn frame(&mut self, mut frame: BytesMut) -> Result<Option<Event>, LinkError> {
+        let parsed = Frame::parse(&frame, &mut self.cache)?;
+        match (parsed, self.form) {
+            (Frame::PassThrough { body }, Form::PassThrough) => {
+                let [VERSION, rest @ ..] = body else { return Err(LinkError::Form) };
+                let skipped = frame.len().saturating_sub(rest.len());
+                frame.advance(skipped);
+                self.message(frame.freeze()).map(Some)
+            }
+            (Frame::Whole { body }, Form::Cached | Form::Plain) => {
+                let skipped = frame.len().saturating_sub(body.len());
+                frame.advance(skipped);
+                self.message(frame.freeze()).map(Some)
+            }
+            (Frame::First { sequence, fragments, body }, _) if self.fragments => {
+                let skipped = frame.len().saturating_sub(body.len());
+                frame.advance(skipped);
+                self.first(sequence, fragments, &frame)
+            }
+            (Frame::Next { sequence, left, body }, _) if self.fragments => {
+                self.expect(sequence, left, body.len())?;
+                if let Some(incomplete) = self.incomplete.get_mut(&sequence) {
+                    incomplete.bytes.extend_from_slice(body);
+                }
+                self.complete(sequence)
+            }
+            _ => Err(LinkError::Form),
+        }
+    }
+
+    fn first(
+        &mut self,
+        sequence: u64,
+        fragments: u64,
+        body: &[u8],
+    ) -> Result<Option<Event>, LinkError> {
+        if self.incomplete.contains_key(&sequence) {
+            return Err(LinkError::Fragment { sequence });
+        }
+        if self.incomplete.len() >= self.limits.incomplete {
+            return Err(LinkError::TooMany { limit: self.limits.incomplete });
+        }
+        let expected = usize::try_from(fragments).unwrap_or(usize::MAX).saturating_mul(FRAGMENT);
+        let mut bytes = BytesMut::with_capacity(expected.min(RESERVED).max(body.len()));
+        bytes.extend_from_slice(body);
+        self.held = self.held.saturating_add(body.len());
+        let atoms = Arc::clone(self.cache.atoms());
+        self.incomplete.insert(sequence, Incomplete { bytes, atoms, left: fragments });
+        self.complete(sequence)
+    }
+
+    /// The fragment with this number is the next one of its message, and may be so long.
+    fn expect(&mut self, sequence: u64, left: u64, len: usize) -> Result<(), LinkError> {
+        let incomplete = self.incomplete.get(&sequence).filter(|it| it.left == left);
+        let incomplete = incomplete.ok_or(LinkError::Fragment { sequence })?;
+        let (size, limit) = (incomplete.bytes.len().saturating_add(len), self.limits.message);
+        if size > limit {
+            return Err(LinkError::TooLong { size, limit });
+        }
+        self.held = self.held.saturating_add(len);
+        if self.held > self.limits.held {
+            return Err(LinkError::TooMuch { limit: self.limits.held });
+        }
+        Ok(())
+    }
+
+    /// A fragment is in its place: gives the message if it was the last one.
+    fn complete(&mut self, sequence: u64) -> Result<Option<Event>, LinkError> {
+        let incomplete = self.incomplete.get_mut(&sequence);
+        let incomplete = incomplete.ok_or(LinkError::Fragment { sequence })?;
+        incomplete.left = incomplete.left.saturating_sub(1);
+        if incomplete.left > 0 {
+            return Ok(None);
+        }
+        let Some(whole) = self.incomplete.remove(&sequence) else { return Ok(None) };
+        self.held = self.held.saturating_sub(whole.bytes.len());
+        self.read(whole.bytes.freeze(), whole.atoms).map(Some)
+    }
+
+    /// If the frame in the buffer is a later fragment, goes on reading it to its place.
+    fn begin_direct(&mut self, size: usize) -> Result<bool, LinkError> {
+        let come = self.buffer.get(LENGTH..).unwrap_or_default();
+        if !self.fragments || come.len() < FRAGMENT_HEAD {
+            return Ok(false);
+        }
+        let Ok(Frame::Next { sequence, left, .. }) = Frame::parse(come, &mut InCache::new()) else {
+            return Ok(false);
+        };
+        let len = size.saturating_sub(FRAGMENT_HEAD);
+        self.expect(sequence, left, len)?;
+        self.buffer.advance(LENGTH.saturating_add(FRAGMENT_HEAD));
+        let part = self.buffer.split();
+        if let Some(incomplete) = self.incomplete.get_mut(&sequence) {
+            let end = incomplete.bytes.len().saturating_add(len);
+            incomplete.bytes.extend_from_slice(&part);
+            self.direct = Some(Direct { sequence, end });
+        }
+        Ok(true)
+    }
+
+    fn message(&mut self, body: Bytes) -> Result<Event, LinkError> {
+        let atoms = Arc::clone(self.cache.atoms());
+        self.read(body, atoms)
+    }
+
+    fn read(&mut self, mut body: Bytes, atoms: Arc<[Atom]>) -> Result<Event, LinkError> {
+        let read = Control::read(&body, &atoms, &mut self.nodes)?;
+        let (control, priority) = (read.control, read.priority);
+        if !control.has_payload() {
+            return Ok(Event::Message(Message { control, payload: None, priority }));
+        }
+        // A reason inside of the control message has nothing behind it, as any other payload.
+        let mut payload = read.payload;
+        if self.form == Form::PassThrough && !read.inside {
+            let [VERSION, rest @ ..] = payload else { return Err(LinkError::Form) };
+            payload = rest;
+        }
+        let skipped = body.len().saturating_sub(payload.len());
+        body.advance(skipped);
+        let payload = Some(Payload::new(body, atoms));
+        Ok(Event::Message(Message { control, payload, priority }))
+    }
+}

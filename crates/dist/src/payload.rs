@@ -1,0 +1,90 @@
+//! What a control message carries.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use meshx_etf::{
+    Atom, DecodeError, Decoder, EncodeError, Encoder, Limits, Term, TermRef, TypedError,
+};
+use serde::{Deserialize, Serialize};
+
+/// A term that travels with a control message, not decoded yet.
+///
+/// It is a slice of the buffer that it was read into, with the atoms of its message; who receives it
+/// decodes it, into whatever he wants. Cheap to clone. As with a VM, a payload is looked at only then,
+/// so a peer's wrong term is the receiver's error.
+#[derive(Clone)]
+pub struct Payload {
+    bytes: Bytes,
+    atoms: Arc<[Atom]>,
+}
+
+impl Payload {
+    /// A payload of these bytes, without version byte, and the atoms of their header.
+    pub fn new(bytes: Bytes, atoms: Arc<[Atom]>) -> Self {
+        Self { bytes, atoms }
+    }
+
+    /// The payload that is this term.
+    pub fn of(term: &Term) -> Result<Self, EncodeError> {
+        let mut bytes = Vec::new();
+        Encoder::new().bare(term, &mut bytes)?;
+        Ok(Self::new(bytes.into(), Arc::default()))
+    }
+
+    /// The payload that is this value.
+    pub fn of_typed<T: Serialize + ?Sized>(value: &T) -> Result<Self, TypedError> {
+        let mut bytes = Vec::new();
+        Encoder::new().bare_typed(value, &mut bytes)?;
+        Ok(Self::new(bytes.into(), Arc::default()))
+    }
+
+    /// The term. Binaries of more than 64 bytes are slices of the payload, not copies.
+    pub fn term(&self) -> Result<Term, DecodeError> {
+        self.decoder().bare_shared(&self.bytes)
+    }
+
+    /// The term, borrowed.
+    pub fn term_ref(&self) -> Result<TermRef<'_>, DecodeError> {
+        let (term, rest) = self.decoder().bare_ref(&self.bytes)?;
+        if rest.is_empty() { Ok(term) } else { Err(DecodeError::Trailing { left: rest.len() }) }
+    }
+
+    /// The value, decoded without building a term.
+    pub fn typed<'a, T: Deserialize<'a>>(&'a self) -> Result<T, TypedError> {
+        let (value, rest) = self.decoder().bare_typed(&self.bytes)?;
+        if rest.is_empty() {
+            Ok(value)
+        } else {
+            Err(DecodeError::Trailing { left: rest.len() }.into())
+        }
+    }
+
+    /// Its encoded bytes, without version byte; atoms may be numbers of [`Payload::atoms`].
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The atoms that its bytes refer to.
+    pub fn atoms(&self) -> &[Atom] {
+        &self.atoms
+    }
+
+    /// A decoder that knows the atoms.
+    pub fn decoder(&self) -> Decoder<'_> {
+        let mut limits = Limits::default();
+        // The connection has limited it already.
+        limits.size = usize::MAX;
+        Decoder::new().limits(limits).atoms(&self.atoms)
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.term_ref() {
+            Ok(term) if self.bytes.len() <= 1024 => write!(f, "Payload({term:?})"),
+            _ => write!(f, "Payload({} bytes)", self.bytes.len()),
+        }
+    }
+}

@@ -18,6 +18,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
     ("dist", 0, &["etf"]),
     ("consul-api", 0, &["core"]),
     ("rt", 1, &[]),
+    ("epmd", 1, &["rt"]),
     ("identity", 1, &["rt"]),
     ("telemetry", 1, &[]),
     ("consul", 2, &[]),

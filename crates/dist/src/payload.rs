@@ -73,17 +73,22 @@ impl Payload {
 
     /// A decoder that knows the atoms.
     pub fn decoder(&self) -> Decoder<'_> {
-        let mut limits = Limits::default();
-        // The connection has limited it already.
-        limits.size = usize::MAX;
-        Decoder::new().limits(limits).atoms(&self.atoms)
+        decoder(&self.atoms)
     }
+}
+
+/// A decoder of what is in a message, of which the connection has limited the size already.
+pub(crate) fn decoder(atoms: &[Atom]) -> Decoder<'_> {
+    let mut limits = Limits::default();
+    limits.size = usize::MAX;
+    Decoder::new().limits(limits).atoms(atoms)
 }
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.term_ref() {
-            Ok(term) if self.bytes.len() <= 1024 => write!(f, "Payload({term:?})"),
+        let short = (self.bytes.len() <= 1024).then(|| self.term_ref());
+        match short {
+            Some(Ok(term)) => write!(f, "Payload({term:?})"),
             _ => write!(f, "Payload({} bytes)", self.bytes.len()),
         }
     }

@@ -140,7 +140,8 @@ pub enum Control {
         module: Atom,
         /// Function.
         function: Atom,
-        /// Number of arguments.
+        /// Number of arguments; 255 stands for all that are more, as a VM may ask for what no
+        /// module can have.
         arity: u8,
         /// A list of options.
         options: Term,
@@ -193,16 +194,23 @@ impl Control {
         )
     }
 
-    /// Whether the payload is the reason of an exit, which a connection without
-    /// [`Flags::EXIT_PAYLOAD`] has inside of the control message.
-    fn has_reason(&self) -> bool {
-        matches!(self, Self::Exit { .. } | Self::ExitSignal { .. } | Self::Down { .. })
+    /// Whether the payload is the reason of an exit and inside of the control message, where a
+    /// connection without [`Flags::EXIT_PAYLOAD`] has it; but never that of operation 37.
+    fn has_reason_inside(&self, flags: Flags) -> bool {
+        let reason = match self {
+            Self::Exit { .. } | Self::Down { .. } => true,
+            Self::ExitSignal { to, .. } => matches!(to, Destination::Pid(_)),
+            _ => false,
+        };
+        reason && !flags.contains(Flags::EXIT_PAYLOAD)
     }
 
     /// Writes the control message into a draft, and ends it there; unless it is one with a reason and
     /// the connection has no [`Flags::EXIT_PAYLOAD`]: then `reason` is in it, too.
     ///
-    /// The caller writes the payload afterwards if `true` is the answer.
+    /// The caller writes the payload afterwards if `true` is the answer. Whether the peer understands
+    /// the message is the caller's business: an exit signal to anything but a pid needs
+    /// [`Flags::ALTACT_SIG`], an alias one of [`Flags::ALIAS`] and that, and so on.
     pub fn write(
         &self,
         flags: Flags,

@@ -7,6 +7,7 @@ use meshx_etf::{
 };
 
 use super::{Control, Destination, Spawned, Target, op};
+use crate::payload::decoder;
 
 /// A control message that was read.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,7 +71,7 @@ impl Nodes {
 
     fn node(&mut self, name: AtomRef<'_>, creation: u32) -> Node {
         for known in [&self.peer, &self.own, &self.other] {
-            if known.creation() == creation && name == known.name().as_str() {
+            if known.creation() == creation && is_named(known, name) {
                 return known.clone();
             }
         }
@@ -86,6 +87,15 @@ impl Nodes {
         let node = self.node(reference.node, reference.creation);
         Reference::new(node, reference.words())
             .ok_or(DecodeError::Kind { wanted: "a reference of at most 5 words" })
+    }
+}
+
+/// By their bytes, which need no check that they are text.
+fn is_named(node: &Node, name: AtomRef<'_>) -> bool {
+    match name {
+        AtomRef::Cached(atom) => node.name() == atom,
+        AtomRef::Text(text) => node.name() == text,
+        AtomRef::Latin1(_) => *node.name() == name.to_atom(),
     }
 }
 
@@ -153,7 +163,7 @@ impl Control {
         atoms: &'a Arc<[Atom]>,
         nodes: &mut Nodes,
     ) -> Result<Read<'a>, ReadError> {
-        let mut reader = Decoder::new().atoms(atoms).reader(body)?;
+        let mut reader = decoder(atoms).reader(body)?;
         let elements = reader.tuple()?;
         let operation = reader.integer()?;
         let unknown = ReadError::Operation { operation, elements };
@@ -225,13 +235,16 @@ impl Control {
             },
             (op::SPAWN_REQUEST, 6) | (op::SPAWN_REQUEST_TT, 7) => {
                 let (reference, from, leader) = (with.reference()?, with.sender()?, with.pid()?);
+                let wrong = DecodeError::Kind { wanted: "module, function and arity" };
                 if with.reader.tuple()? != 3 {
-                    return Err(unknown);
+                    return Err(wrong.into());
                 }
                 let (module, function) = (with.atom()?, with.atom()?);
-                let arity = u8::try_from(with.reader.integer()?).map_err(|_| unknown.clone())?;
-                let options = with.reader.skip()?;
-                let (options, _) = Decoder::new().atoms(atoms).bare(options)?;
+                let arity = with.reader.integer()?;
+                let arity = u64::try_from(arity).map_err(|_| wrong)?;
+                // A VM's user may ask for more than any function has.
+                let arity = u8::try_from(arity).unwrap_or(u8::MAX);
+                let (options, _) = decoder(atoms).bare(with.reader.skip()?)?;
                 Control::Spawn { reference, from, leader, module, function, arity, options }
             }
             (op::SPAWN_REPLY, 5) | (op::SPAWN_REPLY_TT, 6) => {
@@ -250,21 +263,25 @@ impl Control {
             (op::UNLINK_ID_ACK, 4) => {
                 Control::UnlinkAck { id: with.id()?, from: with.sender()?, to: with.pid()? }
             }
-            (op::ALTACT_SIG_SEND, 4 | 5) => {
+            (op::ALTACT_SIG_SEND, 4..) => {
                 let flags = with.reader.integer()?;
-                if (flags & op::ALTACT_TOKEN != 0) != (elements == 5) {
+                if flags < 0 || (flags & op::ALTACT_TOKEN != 0 && elements < 5) {
                     return Err(unknown);
                 }
                 priority = flags & op::ALTACT_PRIO != 0;
                 let exit = flags & op::ALTACT_EXIT != 0;
                 let from = if exit { with.sender()? } else { with.pid()? };
-                let to = if flags & op::ALTACT_ALIAS != 0 {
-                    Destination::Alias(with.reference()?)
-                } else if flags & op::ALTACT_NAME != 0 {
-                    Destination::Name(with.atom()?)
-                } else {
-                    Destination::Pid(with.pid()?)
+                let to = match (flags & op::ALTACT_ALIAS != 0, flags & op::ALTACT_NAME != 0) {
+                    (true, true) => return Err(unknown),
+                    (true, false) => Destination::Alias(with.reference()?),
+                    (false, true) => Destination::Name(with.atom()?),
+                    (false, false) => Destination::Pid(with.pid()?),
                 };
+                // A token, and what later releases append: a receiver is to ignore it, as it is to
+                // ignore flags that it does not know.
+                for _ in 4..elements {
+                    with.reader.skip()?;
+                }
                 match to {
                     to if exit => Control::ExitSignal { from, to },
                     Destination::Pid(to) => Control::Send { from: Some(from), to },
@@ -274,7 +291,7 @@ impl Control {
             }
             _ => return Err(unknown),
         };
-        if is_token_last(operation, elements) {
+        if is_token_last(operation) {
             with.reader.skip()?;
         }
         let behind = with.reader.rest();
@@ -287,18 +304,17 @@ impl Control {
     }
 }
 
-/// Whether the last element is a trace token.
-fn is_token_last(operation: i64, elements: usize) -> bool {
-    match operation {
+/// Whether the last element is a trace token, which nobody has read yet.
+fn is_token_last(operation: i64) -> bool {
+    matches!(
+        operation,
         op::SEND_TT
-        | op::REG_SEND_TT
-        | op::SEND_SENDER_TT
-        | op::PAYLOAD_EXIT_TT
-        | op::PAYLOAD_EXIT2_TT
-        | op::SPAWN_REQUEST_TT
-        | op::SPAWN_REPLY_TT
-        | op::ALIAS_SEND_TT => true,
-        op::ALTACT_SIG_SEND => elements == 5,
-        _ => false,
-    }
+            | op::REG_SEND_TT
+            | op::SEND_SENDER_TT
+            | op::PAYLOAD_EXIT_TT
+            | op::PAYLOAD_EXIT2_TT
+            | op::SPAWN_REQUEST_TT
+            | op::SPAWN_REPLY_TT
+            | op::ALIAS_SEND_TT
+    )
 }

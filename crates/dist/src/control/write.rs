@@ -12,7 +12,7 @@ pub(super) fn write(
     reason: Option<&Term>,
     draft: &mut Draft,
 ) -> Result<bool, EncodeError> {
-    let inside = control.has_reason() && !flags.contains(Flags::EXIT_PAYLOAD);
+    let inside = control.has_reason_inside(flags);
     fields(control, flags, inside, draft)?;
     if inside {
         match reason {

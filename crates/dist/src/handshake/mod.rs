@@ -29,6 +29,7 @@ mod initiator;
 mod message;
 mod observer;
 mod outcome;
+mod simultaneous;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +43,7 @@ pub use initiator::Initiator;
 pub use message::{Challenge, ChallengeAck, ChallengeReply, Complement, Form, SendName, Status};
 pub use observer::{Observer, Peer, Stage};
 pub use outcome::{HandshakeOutcome, Verdict};
+pub use simultaneous::answer_to_simultaneous;
 
 use crate::name;
 use crate::wire::Reader;

@@ -13,14 +13,17 @@ use crate::control::{Control, Nodes};
 use crate::handshake::Flags;
 use crate::payload::Payload;
 
-/// How much is read at a time.
+/// How much is read at a time; of a longer frame exactly what is missing, so that it becomes the only
+/// owner of its memory.
 const READ: usize = 64 * 1024;
 /// How much is read at a time while fragments come, so that most of each is read to its place.
 const READ_BETWEEN_FRAGMENTS: usize = 4 * 1024;
 /// Of a shorter frame no part is read to its place directly.
 const DIRECT: usize = 16 * 1024;
-/// How much room is made beforehand for a message in fragments.
-const RESERVED: usize = 2 * 1024 * 1024;
+/// The most by which a buffer grows at once, and never to more than twice of what came.
+const GROWTH: usize = 16 * 1024 * 1024;
+/// Room is made beforehand for so many fragments like the first one: for 2 MiB of a VM's.
+const EXPECTED: usize = 32;
 /// A fragment's version, tag and numbers.
 const FRAGMENT_HEAD: usize = 18;
 const LENGTH: usize = 4;
@@ -67,9 +70,11 @@ pub struct Receiver {
     held: usize,
     /// The fragment that is being read to its place.
     direct: Option<Direct>,
+    /// What came last is a fragment, and not the last one of its message.
+    between: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Incomplete {
     bytes: BytesMut,
     atoms: Arc<[Atom]>,
@@ -98,26 +103,38 @@ impl Receiver {
             incomplete: HashMap::new(),
             held: 0,
             direct: None,
+            between: false,
         }
     }
 
-    /// Where the next bytes of the peer belong, and at most how many.
+    /// Where the next bytes of the peer belong, and at most how many; never none, once
+    /// [`Receiver::event`] has given `None`.
     pub fn space(&mut self) -> Limit<&mut BytesMut> {
-        let between = !self.incomplete.is_empty();
-        let direct = self.direct.filter(|direct| self.incomplete.contains_key(&direct.sequence));
-        if let Some(direct) = direct {
-            let incomplete = self.incomplete.entry(direct.sequence).or_default();
+        if let Some(direct) = self.direct
+            && let Some(incomplete) = self.incomplete.get_mut(&direct.sequence)
+        {
             let missing = direct.end.saturating_sub(incomplete.bytes.len());
             incomplete.bytes.reserve(missing.min(READ));
             return (&mut incomplete.bytes).limit(missing);
         }
-        let size = if between { READ_BETWEEN_FRAGMENTS } else { READ };
-        // A long frame gets as much again as came of it: what is only announced costs nothing.
-        let more = self.buffer.len().clamp(size, 16 << 20);
-        if self.buffer.capacity().saturating_sub(self.buffer.len()) < size / 4 {
-            self.buffer.reserve(more);
+        let (held, spare) = (self.buffer.len(), self.buffer.spare_capacity_mut().len());
+        let missing = missing(&self.buffer).filter(|it| held.saturating_add(*it) > READ);
+        if let Some(missing) = missing {
+            // A long frame gets as much again as came of it: what is only announced costs nothing.
+            if spare < missing.min(READ / 4) {
+                self.buffer.reserve(missing.min(held.clamp(READ, GROWTH)));
+            }
+            return (&mut self.buffer).limit(missing);
         }
-        (&mut self.buffer).limit(more.max(size))
+        if held == 0 {
+            // To the front again if nobody holds what was there: that memory is warm.
+            _ = self.buffer.try_reclaim(READ);
+        }
+        let size = if self.between { READ_BETWEEN_FRAGMENTS } else { READ };
+        if self.buffer.spare_capacity_mut().len() < size / 4 {
+            self.buffer.reserve(READ);
+        }
+        (&mut self.buffer).limit(size)
     }
 
     /// The next event, or `None` if more bytes are needed. After an error there is no next one.
@@ -151,6 +168,11 @@ impl Receiver {
             }
             self.buffer.advance(LENGTH);
             let frame = self.buffer.split_to(size);
+            if size > READ && self.buffer.is_empty() {
+                // Not to hold the memory of a long frame for longer than its message.
+                self.buffer = BytesMut::new();
+            }
+            self.between = false;
             if let Some(event) = self.frame(frame)? {
                 return Ok(Some(event));
             }
@@ -199,10 +221,13 @@ impl Receiver {
         if self.incomplete.len() >= self.limits.incomplete {
             return Err(LinkError::TooMany { limit: self.limits.incomplete });
         }
-        let expected = usize::try_from(fragments).unwrap_or(usize::MAX).saturating_mul(FRAGMENT);
-        let mut bytes = BytesMut::with_capacity(expected.min(RESERVED).max(body.len()));
+        self.hold(body.len())?;
+        // In proportion to what came, as anybody may announce anything.
+        let expected = usize::try_from(fragments).unwrap_or(EXPECTED).min(EXPECTED);
+        let most = body.len().max(EXPECTED.saturating_mul(FRAGMENT));
+        let room = body.len().saturating_mul(expected).min(most);
+        let mut bytes = BytesMut::with_capacity(room);
         bytes.extend_from_slice(body);
-        self.held = self.held.saturating_add(body.len());
         let atoms = Arc::clone(self.cache.atoms());
         self.incomplete.insert(sequence, Incomplete { bytes, atoms, left: fragments });
         self.complete(sequence)
@@ -216,6 +241,11 @@ impl Receiver {
         if size > limit {
             return Err(LinkError::TooLong { size, limit });
         }
+        self.hold(len)
+    }
+
+    /// Counts what incomplete messages have.
+    fn hold(&mut self, len: usize) -> Result<(), LinkError> {
         self.held = self.held.saturating_add(len);
         if self.held > self.limits.held {
             return Err(LinkError::TooMuch { limit: self.limits.held });
@@ -228,7 +258,8 @@ impl Receiver {
         let incomplete = self.incomplete.get_mut(&sequence);
         let incomplete = incomplete.ok_or(LinkError::Fragment { sequence })?;
         incomplete.left = incomplete.left.saturating_sub(1);
-        if incomplete.left > 0 {
+        self.between = incomplete.left > 0;
+        if self.between {
             return Ok(None);
         }
         let Some(whole) = self.incomplete.remove(&sequence) else { return Ok(None) };
@@ -239,10 +270,10 @@ impl Receiver {
     /// If the frame in the buffer is a later fragment, goes on reading it to its place.
     fn begin_direct(&mut self, size: usize) -> Result<bool, LinkError> {
         let come = self.buffer.get(LENGTH..).unwrap_or_default();
-        if !self.fragments || come.len() < FRAGMENT_HEAD {
+        let Some(head) = come.first_chunk::<FRAGMENT_HEAD>().filter(|_| self.fragments) else {
             return Ok(false);
-        }
-        let Ok(Frame::Next { sequence, left, .. }) = Frame::parse(come, &mut InCache::new()) else {
+        };
+        let Ok(Frame::Next { sequence, left, .. }) = Frame::parse(head, &mut InCache::new()) else {
             return Ok(false);
         };
         let len = size.saturating_sub(FRAGMENT_HEAD);
@@ -279,4 +310,11 @@ impl Receiver {
         let payload = Some(Payload::new(body, atoms));
         Ok(Event::Message(Message { control, payload, priority }))
     }
+}
+
+/// How many bytes of the first frame are missing, if its length is known.
+fn missing(buffer: &[u8]) -> Option<usize> {
+    let head = buffer.first_chunk::<LENGTH>()?;
+    let size = usize::try_from(u32::from_be_bytes(*head)).ok()?.saturating_add(LENGTH);
+    size.checked_sub(buffer.len()).filter(|&missing| missing > 0)
 }

@@ -14,6 +14,8 @@ use crate::handshake::Flags;
 const BATCH: usize = 256 * 1024;
 /// A piece that is shared in place of copied has so many bytes at least.
 const SHARED: usize = 4 * 1024;
+/// How much memory is taken at a time for what is copied.
+const TAIL: usize = 64 * 1024;
 
 /// Turns messages into the bytes of one connection.
 ///
@@ -81,6 +83,9 @@ impl Outbox {
 
     /// Takes a message, which must be in [`Outbox::form`]. `sender` stands for the process that sends
     /// it. The draft is empty afterwards.
+    ///
+    /// A connection without fragments has no frame for 4 GiB and more; no peer would take that, and the
+    /// caller must not give it.
     pub fn push(&mut self, sender: u64, draft: &mut Draft) {
         if let Some(large) = self.large.iter_mut().find(|large| large.sender == sender) {
             self.large_bytes = self.large_bytes.saturating_add(draft.len());
@@ -98,6 +103,7 @@ impl Outbox {
 
     /// Takes an empty frame.
     pub fn tick(&mut self) {
+        self.room(4);
         self.tail.put_u32(0);
         self.ready_bytes = self.ready_bytes.saturating_add(4);
     }
@@ -112,9 +118,12 @@ impl Outbox {
         self.ready_bytes == 0 && self.large.is_empty()
     }
 
-    /// Moves what is ready to `batch`, and fragments until about 256 KiB are there.
+    /// Moves what is ready to `batch`, and fragments until about 256 KiB are there; one at least, so
+    /// that small messages never hold up a large one for good.
     pub fn take(&mut self, batch: &mut Batch) {
-        while batch.len < BATCH && self.ready_bytes < BATCH && self.fragment() {}
+        if batch.len < BATCH {
+            while self.fragment() && batch.len.saturating_add(self.ready_bytes) < BATCH {}
+        }
         self.end_piece();
         batch.len = batch.len.saturating_add(self.ready_bytes);
         batch.pieces.append(&mut self.ready);
@@ -132,8 +141,7 @@ impl Outbox {
             dist::begin_whole(&mut self.scratch);
             self.cache.header(draft, &mut self.scratch);
         }
-        let len = self.scratch.len().saturating_add(draft.len());
-        self.frame_head(len);
+        self.frame_head(draft.len(), draft.len().min(SHARED));
         for (bytes, binary) in draft.parts() {
             match binary {
                 Some(binary) => self.piece(binary.clone().into_bytes()),
@@ -143,9 +151,11 @@ impl Outbox {
         self.ready_bytes = self.ready_bytes.saturating_add(draft.len());
     }
 
-    /// The length of a frame, and what is in `scratch`.
-    fn frame_head(&mut self, len: usize) {
-        self.tail.reserve(len.min(FRAGMENT).saturating_add(4));
+    /// The length of a frame, and what is in `scratch`; `len` bytes follow, of which `copied` are
+    /// probably not shared.
+    fn frame_head(&mut self, len: usize, copied: usize) {
+        let len = self.scratch.len().saturating_add(len);
+        self.room(self.scratch.len().saturating_add(4).saturating_add(copied));
         self.tail.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
         self.tail.extend_from_slice(&self.scratch);
         self.ready_bytes = self.ready_bytes.saturating_add(self.scratch.len()).saturating_add(4);
@@ -173,7 +183,7 @@ impl Outbox {
         };
         self.large_bytes =
             self.large_bytes.saturating_add(control.saturating_add(payload).saturating_sub(first));
-        self.frame_head(self.scratch.len().saturating_add(first));
+        self.frame_head(first, 0);
         self.part(&mut large, first);
         self.end_or_keep(large);
     }
@@ -184,7 +194,7 @@ impl Outbox {
         let len = large.bytes.min(FRAGMENT);
         self.scratch.clear();
         dist::begin_next(large.sequence, large.left, &mut self.scratch);
-        self.frame_head(self.scratch.len().saturating_add(len));
+        self.frame_head(len, 0);
         self.large_bytes = self.large_bytes.saturating_sub(len);
         self.part(&mut large, len);
         self.end_or_keep(large);
@@ -219,6 +229,18 @@ impl Outbox {
                 return;
             }
             self.whole(&draft);
+        }
+    }
+
+    /// Room for so many bytes in `tail`, which is not moved for that: it ends and another one begins.
+    fn room(&mut self, len: usize) {
+        if self.tail.is_empty() {
+            // To the front again if nobody holds what was there: that memory is warm.
+            _ = self.tail.try_reclaim(TAIL);
+        }
+        if self.tail.spare_capacity_mut().len() < len {
+            self.end_piece();
+            self.tail.reserve(len.max(TAIL));
         }
     }
 

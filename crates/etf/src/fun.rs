@@ -37,7 +37,7 @@ pub struct Export {
     pub arity: u32,
 }
 
-/// A native record of OTP 29 (`RECORD_EXT`; as described, never seen on a wire by us).
+/// A native record of OTP 29 (`RECORD_EXT`, seen with 29.0).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Record {
     /// Whether other modules may name its fields.

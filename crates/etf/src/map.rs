@@ -131,6 +131,17 @@ impl Map {
         }
     }
 
+    /// The same map; its pairs in the order of their keys if they are at most 32.
+    pub(crate) fn settled(self) -> Self {
+        match self.0 {
+            Repr::Other(mut other) if other.index.is_empty() => {
+                other.pairs.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+                Self(Repr::Sorted(other.pairs))
+            }
+            repr => Self(repr),
+        }
+    }
+
     fn pairs(&self) -> &[(Term, Term)] {
         match &self.0 {
             Repr::Sorted(pairs) => pairs,

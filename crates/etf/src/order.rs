@@ -63,7 +63,6 @@ fn rank(term: &Term) -> u8 {
         Term::Port(_) => 5,
         Term::Pid(_) => 6,
         Term::Tuple(_) => 7,
-        // Where OTP 29 puts them is not known to us.
         Term::Record(_) => 8,
         Term::Map(_) => 9,
         Term::List(elements) if elements.is_empty() => NIL,
@@ -211,15 +210,16 @@ fn fun(a: &Fun, b: &Fun, exact: bool) -> Ordering {
         })
 }
 
+/// By module, name, whether it is exported, the number of fields, all their names, and then the
+/// values, as in OTP 29.0 (seen).
 fn record(a: &Record, b: &Record, exact: bool) -> Ordering {
+    let fields = || a.fields.iter().zip(&b.fields);
     (&a.module, &a.name, a.exported, a.fields.len())
         .cmp(&(&b.module, &b.name, b.exported, b.fields.len()))
+        .then_with(|| fields().map(|(a, b)| a.0.cmp(&b.0)).fold(Ordering::Equal, Ordering::then))
         .then_with(|| {
-            let fields = a.fields.iter().zip(&b.fields);
-            fields
-                .map(|(a, b)| a.0.cmp(&b.0).then_with(|| order(&a.1, &b.1, exact)))
-                .find(|found| found.is_ne())
-                .unwrap_or(Ordering::Equal)
+            let mut values = fields().map(|(a, b)| order(&a.1, &b.1, exact));
+            values.find(|found| found.is_ne()).unwrap_or(Ordering::Equal)
         })
 }
 

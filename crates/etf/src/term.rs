@@ -93,6 +93,43 @@ impl Term {
         Self::List(Vec::new())
     }
 
+    /// The same term as a VM holds it after it was read: the pairs of every map up to 32 in the order
+    /// of their keys. So does it encode to what the VM's `term_to_binary` makes of it; but larger
+    /// maps are left in the order in which they came, which in a VM is one of its own.
+    ///
+    /// ```
+    /// use meshx_etf::{decode, encode};
+    /// let map = decode(&[131, 116, 0, 0, 0, 2, 97, 2, 106, 97, 1, 106])?;
+    /// assert_eq!(encode(&map.settled())?, [131, 116, 0, 0, 0, 2, 97, 1, 106, 97, 2, 106]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn settled(self) -> Self {
+        let all = |terms: Vec<Self>| terms.into_iter().map(Self::settled).collect();
+        match self {
+            Self::Tuple(elements) => Self::Tuple(all(elements)),
+            Self::List(elements) => Self::List(all(elements)),
+            Self::Improper(list) => {
+                let Improper { elements, tail } = *list;
+                Self::Improper(Box::new(Improper { elements: all(elements), tail: tail.settled() }))
+            }
+            Self::Map(map) => {
+                let pairs = map.into_iter().map(|(key, value)| (key.settled(), value.settled()));
+                Self::Map(Map::from_pairs(pairs.collect()).unwrap_or_default().settled())
+            }
+            Self::Fun(mut fun) => {
+                fun.free = all(fun.free);
+                Self::Fun(fun)
+            }
+            Self::Record(mut record) => {
+                let fields = record.fields.into_iter();
+                record.fields = fields.map(|(name, value)| (name, value.settled())).collect();
+                Self::Record(record)
+            }
+            leaf => leaf,
+        }
+    }
+
     /// The integer, if it is one that fits.
     pub fn as_i64(&self) -> Option<i64> {
         if let Self::Integer(value) = self { Some(*value) } else { None }

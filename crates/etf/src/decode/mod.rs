@@ -6,15 +6,17 @@ mod error;
 mod inflate;
 mod owned;
 mod reader;
+mod token;
 
 use std::borrow::Cow;
 
 pub use borrowed::{MapRef, TermRef};
 use bytes::Bytes;
-pub use cursor::{AtomRef, FunRef, PidRef, PortRef, RecordRef, ReferenceRef};
-pub(crate) use cursor::{Cursor, Token};
+pub(crate) use cursor::Cursor;
 pub use error::DecodeError;
 pub use reader::TermReader;
+pub(crate) use token::Token;
+pub use token::{AtomRef, FunRef, PidRef, PortRef, RecordRef, ReferenceRef};
 
 use crate::{Atom, Term, tag};
 

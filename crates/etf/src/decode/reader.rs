@@ -97,6 +97,16 @@ impl<'a> TermReader<'a> {
         self.0.at_atom()
     }
 
+    /// Whether the next term is a reference.
+    pub fn at_reference(&self) -> bool {
+        matches!(self.0.peek(), Some(tag::NEWER_REFERENCE | tag::NEW_REFERENCE | tag::REFERENCE))
+    }
+
+    /// Whether the next term is a list that is not empty, nor one of small integers.
+    pub fn at_list(&self) -> bool {
+        self.0.peek() == Some(tag::LIST)
+    }
+
     /// Whether the next term is a pid.
     pub fn at_pid(&self) -> bool {
         matches!(self.0.peek(), Some(tag::NEW_PID | tag::PID))

@@ -8,6 +8,7 @@ mod frames;
 mod laws;
 mod live;
 mod random;
+mod records;
 mod seeds;
 #[path = "../../../dist/tests/support/mod.rs"]
 mod support;

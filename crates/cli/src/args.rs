@@ -1,12 +1,15 @@
 //! The definitions of the command line, apart from what the commands do.
 #![allow(clippy::doc_markdown, rustdoc::bare_urls, reason = "these comments are the help text")]
 
+mod etf;
+
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub(crate) use etf::{Etf, EtfAction, EtfDecode, EtfEncode, EtfFilter, Reading, Writing};
 use meshx_core::{IntentionName, ServiceId, ServiceName};
 use meshx_workload::UpstreamSpec;
 
@@ -56,6 +59,8 @@ pub(crate) enum Command {
     Why(Why),
     /// Look for what is wrong, or will be
     Check(Check),
+    /// Terms in Erlang's external format: read, write, test
+    Etf(Etf),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Print the version

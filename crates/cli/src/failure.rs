@@ -10,6 +10,8 @@ pub(crate) mod exit {
     pub(crate) const SUCCESS: u8 = 0;
     /// A negative answer: denied, a check failed.
     pub(crate) const NEGATIVE: u8 = 1;
+    /// Wrong usage.
+    pub(crate) const USAGE: u8 = 2;
     /// The control plane does not answer.
     pub(crate) const UNREACHABLE: u8 = 3;
     /// No such service, node or intention.

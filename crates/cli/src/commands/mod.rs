@@ -3,6 +3,7 @@
 mod agent;
 mod check;
 mod demo;
+mod etf;
 mod exec;
 mod intentions;
 mod meta;
@@ -30,6 +31,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<u8, Failure>
         Command::Status(arguments) => status::run(&arguments, output).await,
         Command::Why(arguments) => why::run(&arguments, output).await,
         Command::Check(arguments) => check::run(&arguments, output).await,
+        Command::Etf(arguments) => etf::run(arguments, output),
         Command::Completions(arguments) => Ok(meta::completions(&arguments)),
         Command::Version => Ok(meta::version(output)),
         Command::DemoPeer(arguments) => demo::peer::run(&arguments).await,

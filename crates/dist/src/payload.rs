@@ -61,6 +61,12 @@ impl Payload {
         }
     }
 
+    /// The last of several terms in it: what begins at that place of its bytes.
+    #[must_use]
+    pub fn slice(&self, from: usize) -> Self {
+        Self::new(self.bytes.slice(from.min(self.bytes.len())..), Arc::clone(&self.atoms))
+    }
+
     /// Its encoded bytes, without version byte; atoms may be numbers of [`Payload::atoms`].
     pub fn bytes(&self) -> &Bytes {
         &self.bytes

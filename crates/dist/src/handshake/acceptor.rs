@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 
-use super::active::{Failure, Inbox, Link, Local};
+use super::active::{Cookie, Failure, Inbox, Link, Local};
 use super::{
     Challenge, ChallengeAck, ChallengeReply, Complement, Error, Flags, Form, Framing, Peer,
     SendName, Status, digest, verify,
@@ -79,6 +79,11 @@ impl Acceptor {
                 AcceptorStage::Answer { .. } | AcceptorStage::Over => return Err(Failure::Turn),
             }
         }
+    }
+
+    /// The cookie from here on: of the node that the hello named, if it has one of its own.
+    pub fn use_cookie(&mut self, cookie: Cookie) {
+        self.local.cookie = cookie;
     }
 
     /// Answers the hello. [`Status::Named`] is the answer to [`Flags::NAME_ME`], and only to that;

@@ -1,0 +1,235 @@
+//! Setting up a node.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use meshx_dist::handshake::{Cookie, Flags};
+use meshx_dist::link::{Limits, Ticktime};
+use meshx_etf::{Atom, Node as NodeId};
+use tokio::sync::Semaphore;
+
+use crate::carrier::{Carrier, Listen, Myself};
+use crate::connection::accept;
+use crate::error::StartError;
+use crate::node::{Inner, Node, fresh_creation};
+
+/// So many peers may be in the midst of a handshake with this node.
+const HANDSHAKES: usize = 512;
+
+/// Whether others see the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Visibility {
+    /// Not in anybody's `nodes()`, and no part of `global`: the default, and right for most.
+    #[default]
+    Hidden,
+    /// In everybody's `nodes()`.
+    Visible,
+}
+
+/// A node to be set up. See [`Node::builder`].
+pub struct Builder {
+    name: String,
+    cookie: Option<Cookie>,
+    config: Config,
+}
+
+pub(crate) struct Config {
+    pub(crate) carriers: Vec<Arc<dyn Carrier>>,
+    pub(crate) cookies: Cookies,
+    pub(crate) visibility: Visibility,
+    pub(crate) ticktime: Ticktime,
+    pub(crate) limits: Limits,
+    pub(crate) setup_time: Duration,
+    pub(crate) mailbox_limit: usize,
+    allow: Option<Allow>,
+    flags: Flags,
+}
+
+/// Who may connect.
+type Allow = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// The secret shared with all others, and those shared with some.
+#[derive(Debug, Clone)]
+pub(crate) struct Cookies {
+    common: Cookie,
+    of: HashMap<String, Cookie>,
+}
+
+impl Builder {
+    pub(crate) fn new(name: String) -> Self {
+        let config = Config {
+            carriers: Vec::new(),
+            cookies: Cookies { common: Cookie::new(""), of: HashMap::new() },
+            visibility: Visibility::default(),
+            ticktime: Ticktime::default(),
+            limits: Limits::default(),
+            setup_time: Duration::from_secs(7),
+            mailbox_limit: 64 << 20,
+            allow: None,
+            flags: Flags::NODE,
+        };
+        Self { name, cookie: None, config }
+    }
+
+    /// The secret that all nodes share. There must be one.
+    #[must_use]
+    pub fn cookie(mut self, cookie: Cookie) -> Self {
+        self.cookie = Some(cookie);
+        self
+    }
+
+    /// The secret shared with one node, as `erlang:set_cookie/2`.
+    #[must_use]
+    pub fn cookie_for(mut self, node: impl Into<String>, cookie: Cookie) -> Self {
+        self.config.cookies.of.insert(node.into(), cookie);
+        self
+    }
+
+    /// Whether others see the node; hidden if not said.
+    #[must_use]
+    pub fn visibility(mut self, visibility: Visibility) -> Self {
+        self.config.visibility = visibility;
+        self
+    }
+
+    /// A way to other nodes. Several may be given; the first that gets to a node is used.
+    #[must_use]
+    pub fn carrier(mut self, carrier: impl Carrier) -> Self {
+        self.config.carriers.push(Arc::new(carrier));
+        self
+    }
+
+    /// How long a silence is too long (`net_ticktime`); 60 s if not said.
+    #[must_use]
+    pub fn ticktime(mut self, ticktime: Ticktime) -> Self {
+        self.config.ticktime = ticktime;
+        self
+    }
+
+    /// What peers may demand.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.config.limits = limits;
+        self
+    }
+
+    /// How long a handshake may take (`net_setuptime`); 7 s if not said.
+    #[must_use]
+    pub fn setup_time(mut self, limit: Duration) -> Self {
+        self.config.setup_time = limit;
+        self
+    }
+
+    /// How many bytes may wait in each mailbox before its senders are held back; 64 MiB if not said.
+    #[must_use]
+    pub fn mailbox_limit(mut self, bytes: usize) -> Self {
+        self.config.mailbox_limit = bytes;
+        self
+    }
+
+    /// Who may connect, by name (`net_kernel:allow/1`); all who have the cookie if not said. Others are
+    /// told `not_allowed`.
+    #[must_use]
+    pub fn allow(mut self, allow: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        self.config.allow = Some(Arc::new(allow));
+        self
+    }
+
+    /// Capabilities not to be offered, to meet peers of old or to test.
+    #[must_use]
+    pub fn without(mut self, flags: Flags) -> Self {
+        self.config.flags = self.config.flags.without(flags);
+        self
+    }
+
+    /// Starts the node: it listens, and is known, when this returns.
+    pub async fn start(mut self) -> Result<Node, StartError> {
+        if let Err(reason) = meshx_dist::name::split(&self.name) {
+            return Err(StartError::Name { name: self.name, reason });
+        }
+        let Some(cookie) = self.cookie else { return Err(StartError::Cookie(self.name)) };
+        self.config.cookies.common = cookie;
+        let hidden = self.config.visibility == Visibility::Hidden;
+        let me = Myself { name: self.name.clone(), hidden };
+        let mut listeners = Vec::new();
+        let mut creation = None;
+        for carrier in &self.config.carriers {
+            let listener = carrier.listen(&me).await.map_err(|reason| StartError::Listen {
+                name: self.name.clone(),
+                carrier: carrier.name().to_owned(),
+                reason,
+            })?;
+            creation = creation.or(listener.creation());
+            listeners.push((Arc::clone(carrier), listener));
+        }
+        let creation = creation.filter(|&creation| creation > 3).unwrap_or_else(fresh_creation);
+        let id = NodeId::new(Atom::cut(&self.name), creation);
+        let inner = Arc::new(Inner::new(id, self.config));
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        for (carrier, listener) in listeners {
+            let serve = serve(Arc::clone(&inner), carrier, listener, Arc::clone(&handshakes));
+            inner.tasks.spawn(serve);
+        }
+        Ok(Node::of(inner))
+    }
+}
+
+/// Takes streams until the node stops.
+async fn serve(
+    node: Arc<Inner>,
+    carrier: Arc<dyn Carrier>,
+    mut listener: Box<dyn Listen>,
+    handshakes: Arc<Semaphore>,
+) {
+    loop {
+        let stream = tokio::select! {
+            stream = listener.accept() => stream,
+            () = node.stop.cancelled() => return,
+        };
+        match stream {
+            Ok(stream) => {
+                let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
+                    tracing::warn!(address = %stream.address, "too many handshakes: refused");
+                    continue;
+                };
+                let (node, carrier) = (Arc::clone(&node), Arc::clone(&carrier));
+                tokio::spawn(async move {
+                    accept(node, carrier, stream).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(carrier = carrier.name(), %error, "accepting failed");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+impl Config {
+    pub(crate) fn flags(&self) -> Flags {
+        match self.visibility {
+            Visibility::Hidden => self.flags,
+            Visibility::Visible => self.flags | Flags::PUBLISHED,
+        }
+    }
+
+    pub(crate) fn allows(&self, name: &str) -> bool {
+        self.allow.as_ref().is_none_or(|allow| allow(name))
+    }
+}
+
+impl Cookies {
+    pub(crate) fn of(&self, node: &str) -> Cookie {
+        self.of.get(node).unwrap_or(&self.common).clone()
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("name", &self.name).finish_non_exhaustive()
+    }
+}

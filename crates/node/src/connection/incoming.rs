@@ -1,0 +1,153 @@
+//! Messages of a peer, to whom they are for.
+
+use std::sync::Arc;
+
+use meshx_dist::Payload;
+use meshx_dist::control::{Control, Destination, Spawned, Target};
+use meshx_dist::link;
+use meshx_etf::{DecodeError, Pid, Reference, Term, term};
+
+use super::Connection;
+use crate::node::Inner;
+use crate::process::{Cell, LinkStep, Message, Watcher};
+use crate::spawned::Request;
+
+/// Routes the messages of one connection.
+pub(super) struct Incoming<'n> {
+    node: &'n Arc<Inner>,
+    connection: &'n Arc<Connection>,
+    /// Who got the last message: mostly it gets the next one, too.
+    last: Option<Arc<Cell>>,
+}
+
+impl<'n> Incoming<'n> {
+    pub(super) fn new(node: &'n Arc<Inner>, connection: &'n Arc<Connection>) -> Self {
+        Self { node, connection, last: None }
+    }
+
+    /// Delivers a message. Gives the process whose mailbox is full now. An error is a payload that is
+    /// no term, and the end of the connection.
+    pub(super) fn message(
+        &mut self,
+        message: link::Message,
+    ) -> Result<Option<Arc<Cell>>, DecodeError> {
+        let link::Message { control, payload, .. } = message;
+        let (node, connection) = (self.node, self.connection);
+        let via = Some(connection.id);
+        let reason = |payload: Option<Payload>| payload.map_or(Ok(Term::nil()), |it| it.term());
+        match control {
+            Control::Send { from, to } => {
+                let Some(cell) = self.process(&to) else { return Ok(None) };
+                let full = payload.is_some_and(|body| cell.deliver_message(Message { from, body }));
+                return Ok(full.then(|| Arc::clone(cell)));
+            }
+            Control::SendName { from, to } => {
+                let Some(cell) = node.processes.named(&to) else { return Ok(None) };
+                let from = Some(from);
+                let full = payload.is_some_and(|body| cell.deliver_message(Message { from, body }));
+                return Ok(full.then_some(cell));
+            }
+            Control::SendAlias { from, to } => {
+                let Some(cell) = node.holder(&to) else { return Ok(None) };
+                let from = Some(from);
+                let deliver = |body| cell.deliver_to_alias(&to, Message { from, body });
+                let full = payload.is_some_and(deliver);
+                return Ok(full.then_some(cell));
+            }
+            Control::Link { from, to } => {
+                let linked = node.processes.get(&to).map(|cell| {
+                    let step = cell.linked_by(&from, via);
+                    connection.relate(cell.pid.id);
+                    step
+                });
+                if linked.is_none_or(|step| step == LinkStep::Ended) {
+                    let exit = Control::Exit { from: to, to: from };
+                    connection.signal_reason(0, &exit, &term!(noproc));
+                }
+            }
+            Control::Unlink { id, from, to } => {
+                if let Some(cell) = node.processes.get(&to) {
+                    cell.unlinked_by(&from);
+                }
+                connection.signal(0, &Control::UnlinkAck { id, from: to, to: from });
+            }
+            Control::UnlinkAck { id, from, to } => {
+                if let Some(cell) = node.processes.get(&to) {
+                    cell.unlink_seen(&from, id);
+                }
+            }
+            Control::Exit { from, to } => {
+                let reason = reason(payload)?;
+                if let Some(cell) = node.processes.get(&to) {
+                    node.after(&cell, cell.link_broke(&from, reason));
+                }
+            }
+            Control::ExitSignal { from, to } => {
+                let reason = reason(payload)?;
+                let cell = match &to {
+                    Destination::Pid(to) => node.processes.get(to),
+                    Destination::Name(to) => node.processes.named(to),
+                    Destination::Alias(to) => node.holder(to),
+                };
+                if let Some(cell) = cell {
+                    node.after(&cell, cell.exit_signal(&from, reason));
+                }
+            }
+            Control::Monitor { from, to, reference } => self.monitor(from, to, reference),
+            Control::Demonitor { reference, .. } => {
+                let process = connection.demonitored(&reference);
+                if let Some(cell) = process.and_then(|id| node.processes.numbered(id)) {
+                    cell.unwatched_by(&reference);
+                }
+            }
+            Control::Down { to, reference, .. } => {
+                let reason = reason(payload)?;
+                if let Some(cell) = node.processes.get(&to) {
+                    cell.watched_ended(&reference, reason);
+                }
+            }
+            Control::Spawn { reference, from, module, function, arity, options, .. } => {
+                let arguments = reason(payload)?;
+                let request =
+                    Request { reference, from, module, function, arity, options, arguments };
+                node.spawn_for(connection, request);
+            }
+            Control::SpawnReply { reference, to, linked, monitored, result } => {
+                if let Some(cell) = node.processes.get(&to) {
+                    let result = match result {
+                        Spawned::Pid(pid) => Ok(pid),
+                        Spawned::Error(reason) => Err(reason),
+                    };
+                    cell.spawned(reference, result, linked, monitored);
+                }
+            }
+            // A group leader is of no use here: nothing writes to a terminal on somebody's behalf.
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    fn process(&mut self, to: &Pid) -> Option<&Arc<Cell>> {
+        if self.last.as_ref().is_none_or(|cell| cell.pid != *to || cell.ended.is_cancelled()) {
+            self.last = self.node.processes.get(to);
+        }
+        self.last.as_ref()
+    }
+
+    fn monitor(&self, from: Pid, to: Target, reference: Reference) {
+        let cell = match &to {
+            Target::Pid(pid) => self.node.processes.get(pid),
+            Target::Name(name) => self.node.processes.named(name),
+        };
+        let watcher =
+            Watcher { pid: from.clone(), via: Some(self.connection.id), target: to.clone() };
+        let watched = cell.is_some_and(|cell| {
+            cell.watched_by(reference.clone(), watcher)
+                && self.connection.monitored(reference.clone(), cell.pid.id)
+        });
+        if !watched {
+            let down = Control::Down { from: to, to: from, reference };
+            self.connection.signal_reason(0, &down, &term!(noproc));
+        }
+    }
+}

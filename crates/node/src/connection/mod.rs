@@ -1,0 +1,289 @@
+//! One connection that is up.
+
+mod incoming;
+mod io;
+mod outgoing;
+mod peers;
+mod setup;
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Buf;
+use meshx_dist::control::Control;
+use meshx_dist::handshake::Flags;
+use meshx_dist::link::{Batch, Outbox, Ticks, Ticktime};
+use meshx_etf::dist::Draft;
+use meshx_etf::{Atom, Node as NodeId, Reference, Term, TypedError};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use io::start;
+pub(crate) use peers::Peers;
+pub(crate) use setup::{accept, dial};
+
+/// So much may wait to be written before senders must wait; the same as `+zdbbl` of a VM.
+pub(crate) const BUSY: usize = 1 << 20;
+/// What cannot wait (exits, replies, links) may add to that; a peer that takes none of it for so long
+/// is given up.
+const HOPELESS: usize = 64 << 20;
+
+/// A connection to one peer.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// Not used again while the node lives.
+    pub(crate) id: u64,
+    pub(crate) peer: NodeId,
+    pub(crate) flags: Flags,
+    pub(crate) since: Instant,
+    out: Mutex<Out>,
+    /// Something is to be written.
+    work: Notify,
+    /// There is room again for who waited.
+    room: Notify,
+    closing: CancellationToken,
+    why: Mutex<Option<String>>,
+    relations: Mutex<Relations>,
+    ticks: Mutex<Ticks>,
+    read: AtomicU64,
+    written: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Out {
+    outbox: Outbox,
+    /// What was taken out last is not written yet.
+    writing: bool,
+    closed: bool,
+}
+
+/// Who has links and monitors over the connection, so that its end is told to them and no others.
+#[derive(Debug, Default)]
+struct Relations {
+    closed: bool,
+    processes: HashSet<u32>,
+    /// Monitors of the peer on processes here.
+    monitors: HashMap<Reference, u32>,
+}
+
+/// Why a message did not get onto a connection.
+#[derive(Debug)]
+pub(crate) enum Unsent {
+    Closed,
+    Encode(TypedError),
+}
+
+thread_local! {
+    /// Where a message is encoded before the connection is locked.
+    static DRAFT: RefCell<Draft> = RefCell::default();
+}
+
+impl Connection {
+    pub(crate) fn new(id: u64, peer: NodeId, flags: Flags, ticktime: Ticktime) -> Self {
+        Self {
+            id,
+            peer,
+            flags,
+            since: Instant::now(),
+            out: Mutex::new(Out { outbox: Outbox::new(flags), writing: false, closed: false }),
+            work: Notify::new(),
+            room: Notify::new(),
+            closing: CancellationToken::new(),
+            why: Mutex::default(),
+            relations: Mutex::default(),
+            ticks: Mutex::new(Ticks::new(ticktime, now())),
+            read: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &Atom {
+        self.peer.name()
+    }
+
+    pub(crate) fn is_hidden(&self) -> bool {
+        !self.flags.contains(Flags::PUBLISHED)
+    }
+
+    /// Bytes read and written.
+    pub(crate) fn traffic(&self) -> (u64, u64) {
+        (self.read.load(Ordering::Relaxed), self.written.load(Ordering::Relaxed))
+    }
+
+    /// Sends a message of the process number `sender`, encoded by `payload`.
+    pub(crate) fn send(
+        &self,
+        sender: u64,
+        control: &Control,
+        payload: impl FnOnce(&mut Draft) -> Result<(), TypedError>,
+    ) -> Result<(), Unsent> {
+        self.push(sender, |draft| {
+            control.write(self.flags, None, draft)?;
+            payload(draft)
+        })
+    }
+
+    /// Sends a signal without a payload. A connection that is gone says so by other ways.
+    pub(crate) fn signal(&self, sender: u64, control: &Control) {
+        let pushed = self.push(sender, |draft| {
+            control.write(self.flags, None, draft)?;
+            Ok(())
+        });
+        self.check(pushed);
+    }
+
+    /// Sends a signal with a reason.
+    pub(crate) fn signal_reason(&self, sender: u64, control: &Control, reason: &Term) {
+        let pushed = self.push(sender, |draft| {
+            if control.write(self.flags, Some(reason), draft)? {
+                draft.payload(reason)?;
+            }
+            Ok(())
+        });
+        self.check(pushed);
+    }
+
+    fn push(
+        &self,
+        sender: u64,
+        write: impl FnOnce(&mut Draft) -> Result<(), TypedError>,
+    ) -> Result<(), Unsent> {
+        DRAFT.with_borrow_mut(|draft| {
+            draft.clear(meshx_dist::link::form(self.flags));
+            write(draft).map_err(Unsent::Encode)?;
+            let mut out = lock(&self.out);
+            if out.closed {
+                return Err(Unsent::Closed);
+            }
+            let idle = out.outbox.is_empty();
+            out.outbox.push(sender, draft);
+            let hopeless = out.outbox.queued() > BUSY + HOPELESS;
+            drop(out);
+            if idle {
+                self.work.notify_one();
+            }
+            if hopeless {
+                self.close("it takes nothing of what is sent to it");
+            }
+            Ok(())
+        })
+    }
+
+    /// A signal cannot fail to be encoded but by a fault of ours, or a reason that no term may be.
+    fn check(&self, pushed: Result<(), Unsent>) {
+        if let Err(Unsent::Encode(error)) = pushed {
+            tracing::error!(peer = %self.name(), %error, "a signal could not be encoded");
+            self.close("a signal to it could not be encoded");
+        }
+    }
+
+    /// Whether senders should wait.
+    pub(crate) fn is_busy(&self) -> bool {
+        lock(&self.out).outbox.queued() > BUSY
+    }
+
+    /// Waits until there is room, or the connection is closed.
+    pub(crate) async fn room(&self) {
+        loop {
+            let room = self.room.notified();
+            if self.closing.is_cancelled() || !self.is_busy() {
+                return;
+            }
+            tokio::select! {
+                () = room => {}
+                () = self.closing.cancelled() => return,
+            }
+        }
+    }
+
+    /// Waits until everything is written, or the connection is closed.
+    pub(crate) async fn flushed(&self) {
+        loop {
+            let room = self.room.notified();
+            if self.is_flushed() || self.closing.is_cancelled() {
+                return;
+            }
+            tokio::select! {
+                () = room => {}
+                () = self.closing.cancelled() => return,
+            }
+        }
+    }
+
+    fn is_flushed(&self) -> bool {
+        let out = lock(&self.out);
+        out.outbox.is_empty() && !out.writing
+    }
+
+    /// What is to be written next; nothing if nothing waits.
+    fn take(&self, batch: &mut Batch) {
+        let mut out = lock(&self.out);
+        out.outbox.take(batch);
+        out.writing = batch.has_remaining();
+        let room = out.outbox.queued() <= BUSY;
+        drop(out);
+        if room {
+            self.room.notify_waiters();
+        }
+    }
+
+    /// Ends the connection; the first reason counts.
+    pub(crate) fn close(&self, why: &str) {
+        lock(&self.why).get_or_insert_with(|| why.to_owned());
+        lock(&self.out).closed = true;
+        self.closing.cancel();
+    }
+
+    /// Why it was closed.
+    pub(crate) fn why(&self) -> String {
+        lock(&self.why).clone().unwrap_or_default()
+    }
+
+    /// Resolves when it is closed.
+    pub(crate) async fn closed(&self) {
+        self.closing.cancelled().await;
+    }
+
+    /// A process here has a relation over the connection; false if it is gone: then the relation is to
+    /// be ended by who made it.
+    pub(crate) fn relate(&self, process: u32) -> bool {
+        let mut relations = lock(&self.relations);
+        if !relations.closed {
+            relations.processes.insert(process);
+        }
+        !relations.closed
+    }
+
+    pub(crate) fn monitored(&self, reference: Reference, process: u32) -> bool {
+        let mut relations = lock(&self.relations);
+        if !relations.closed {
+            relations.processes.insert(process);
+            relations.monitors.insert(reference, process);
+        }
+        !relations.closed
+    }
+
+    pub(crate) fn demonitored(&self, reference: &Reference) -> Option<u32> {
+        lock(&self.relations).monitors.remove(reference)
+    }
+
+    /// No relation is made over it any more; gives those that have one.
+    fn end_relations(&self) -> HashSet<u32> {
+        let mut relations = lock(&self.relations);
+        relations.closed = true;
+        relations.monitors.clear();
+        std::mem::take(&mut relations.processes)
+    }
+}
+
+/// The clock of the runtime, which tests can stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,245 @@
+//! From a stream to a connection: the handshake, in both roles.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use meshx_dist::handshake::{Accepted, Acceptor, Failure, Flags, Initiator, Link, Status};
+use meshx_etf::{Atom, Node as NodeId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::peers::{Admission, Begin, Origin};
+use super::{Connection, start};
+use crate::carrier::{Carrier, Stream};
+use crate::error::ConnectError;
+use crate::node::Inner;
+
+/// How long a node waits for the one that it was told to wait for (`nok`).
+const INCOMING: Duration = Duration::from_secs(7);
+
+/// The connection to a node, made if need be. Whoever asks meanwhile shares the attempt.
+pub(crate) async fn dial(node: &Arc<Inner>, to: &Atom) -> Result<Arc<Connection>, ConnectError> {
+    let mut shared = false;
+    loop {
+        if node.stop.is_cancelled() {
+            return Err(ConnectError::Stopping);
+        }
+        match node.peers.begin(to) {
+            Begin::Up(connection) => return Ok(connection),
+            Begin::Wait(_) if shared => return Err(ConnectError::NotConnected(to.clone())),
+            Begin::Wait(over) => {
+                over.cancelled().await;
+                if let Some(connection) = node.peers.up_to(to) {
+                    return Ok(connection);
+                }
+                // One attempt of our own tells why.
+                shared = true;
+            }
+            Begin::Dial(attempt) => {
+                let (node, to) = (Arc::clone(node), to.clone());
+                // Whoever gives up waiting does not end it for the others.
+                let dialled = tokio::spawn(async move {
+                    let dialled = try_all(&node, &to).await;
+                    drop(attempt);
+                    dialled
+                });
+                return dialled.await.unwrap_or(Err(ConnectError::Lost));
+            }
+        }
+    }
+}
+
+async fn try_all(node: &Arc<Inner>, to: &Atom) -> Result<Arc<Connection>, ConnectError> {
+    if meshx_dist::name::split(to).is_err() {
+        return Err(ConnectError::Name(to.to_string()));
+    }
+    let limit = node.config.setup_time;
+    let timeout = || ConnectError::Timeout { node: to.clone(), limit };
+    let mut last = None;
+    for carrier in &node.config.carriers {
+        let stream = match tokio::time::timeout(limit, carrier.dial(to)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(reason)) => {
+                let reason = Arc::new(reason);
+                last = Some(ConnectError::Reach { node: to.clone(), reason });
+                continue;
+            }
+            Err(_) => {
+                last = Some(timeout());
+                continue;
+            }
+        };
+        let shaken = initiate(node, to, carrier.as_ref(), stream);
+        return match tokio::time::timeout(limit, shaken).await {
+            Ok(Err(ConnectError::Handshake { reason: Failure::Refused(Status::Nok), .. })) => {
+                incoming(node, to).await
+            }
+            Ok(done) => done,
+            Err(_) => Err(timeout()),
+        };
+    }
+    let none = || std::io::Error::new(std::io::ErrorKind::NotFound, "this node has no carrier");
+    let none = || ConnectError::Reach { node: to.clone(), reason: Arc::new(none()) };
+    Err(last.unwrap_or_else(none))
+}
+
+/// The peer dials us at the same time, and its attempt is the one that counts.
+async fn incoming(node: &Arc<Inner>, to: &Atom) -> Result<Arc<Connection>, ConnectError> {
+    let mut events = node.peers.events();
+    let wait = async {
+        loop {
+            if let Some(connection) = node.peers.up_to(to) {
+                return connection;
+            }
+            // Lagging only means to look again.
+            drop(events.recv().await);
+        }
+    };
+    let timeout = ConnectError::Timeout { node: to.clone(), limit: INCOMING };
+    tokio::time::timeout(INCOMING, wait).await.map_err(|_| timeout)
+}
+
+async fn initiate(
+    node: &Arc<Inner>,
+    to: &Atom,
+    carrier: &dyn Carrier,
+    mut stream: Stream,
+) -> Result<Arc<Connection>, ConnectError> {
+    let failed = |reason| ConnectError::Handshake { node: to.clone(), reason };
+    let mut out = BytesMut::new();
+    let local = node.local(to);
+    let framing = carrier.framing();
+    let mut initiator =
+        Initiator::new(framing, local, to.as_str(), challenge(), &mut out).map_err(failed)?;
+    let mut answered = false;
+    loop {
+        let closed = || {
+            let stage = if answered { "last step" } else { "beginning" };
+            ConnectError::Closed { node: to.clone(), stage }
+        };
+        stream.write.write_all_buf(&mut out).await.map_err(|_| closed())?;
+        stream.write.flush().await.map_err(|_| closed())?;
+        let mut bytes = BytesMut::with_capacity(256);
+        match stream.read.read_buf(&mut bytes).await {
+            Ok(0) | Err(_) => return Err(closed()),
+            Ok(_) => {}
+        }
+        let link = initiator.received(&bytes, &mut out);
+        if let Some(link) = link.map_err(failed)? {
+            let origin = Origin { ours: true, takes_over: false };
+            return establish(node, link, stream, origin, BytesMut::new()).await;
+        }
+        // What follows the challenge is the proof that we have the cookie.
+        answered |= !out.is_empty();
+    }
+}
+
+/// Answers the handshake on a stream that came in.
+pub(crate) async fn accept(node: Arc<Inner>, carrier: Arc<dyn Carrier>, stream: Stream) {
+    let address = stream.address.clone();
+    let limit = node.config.setup_time;
+    let done = tokio::time::timeout(limit, answer(&node, carrier.as_ref(), stream)).await;
+    match done {
+        Ok(Ok(connection)) => {
+            tracing::debug!(peer = %connection.name(), %address, "accepted a connection");
+        }
+        Ok(Err(refusal)) => tracing::warn!(%address, "a connection was not accepted: {refusal}"),
+        Err(_) => tracing::warn!(%address, "no handshake within {limit:?}"),
+    }
+}
+
+async fn answer(
+    node: &Arc<Inner>,
+    carrier: &dyn Carrier,
+    mut stream: Stream,
+) -> Result<Arc<Connection>, ConnectError> {
+    let unknown = Atom::cut("a peer without a name");
+    let mut peer = unknown;
+    let mut takes_over = false;
+    let mut out = BytesMut::new();
+    let mut acceptor = Acceptor::new(carrier.framing(), node.local(""), challenge());
+    loop {
+        let mut bytes = BytesMut::with_capacity(256);
+        let closed = |peer: &Atom| ConnectError::Closed { node: peer.clone(), stage: "handshake" };
+        match stream.read.read_buf(&mut bytes).await {
+            Ok(0) | Err(_) => return Err(closed(&peer)),
+            Ok(_) => {}
+        }
+        let mut result = acceptor.received(&bytes, &mut out);
+        if let Ok(Accepted::Hello(hello)) = &result {
+            let dynamic = hello.flags.contains(Flags::NAME_ME);
+            let status = if dynamic {
+                node.name_for(&hello.name)
+            } else {
+                peer = Atom::new(&hello.name).unwrap_or(peer);
+                node.admits(&hello.name, stream.identity.as_deref())
+            };
+            if let Status::Named { name, .. } = &status {
+                peer = Atom::new(name).unwrap_or(peer);
+            }
+            takes_over = status == Status::Alive;
+            acceptor.use_cookie(node.config.cookies.of(&peer));
+            let answered = acceptor.answer(status, &mut out);
+            // What came behind the hello was kept.
+            result = answered.and_then(|()| acceptor.received(&[], &mut out));
+        }
+        let failed = |reason| ConnectError::Handshake { node: peer.clone(), reason };
+        match result {
+            Ok(Accepted::Up(link)) => {
+                let origin = Origin { ours: false, takes_over };
+                return establish(node, link, stream, origin, out).await;
+            }
+            Ok(_) => {
+                let written = stream.write.write_all_buf(&mut out).await;
+                written.map_err(|_| closed(&peer))?;
+                stream.write.flush().await.map_err(|_| closed(&peer))?;
+            }
+            Err(failure) => {
+                // The refusal, if there is one.
+                drop(stream.write.write_all_buf(&mut out).await);
+                drop(stream.write.shutdown().await);
+                return Err(failed(failure));
+            }
+        }
+    }
+}
+
+/// The handshake is right: the connection takes its place, after the one before it, and `last` is
+/// said.
+async fn establish(
+    node: &Arc<Inner>,
+    link: Link,
+    mut stream: Stream,
+    origin: Origin,
+    mut last: BytesMut,
+) -> Result<Arc<Connection>, ConnectError> {
+    let name =
+        Atom::new(&link.peer.name).map_err(|_| ConnectError::Name(link.peer.name.clone()))?;
+    let peer = NodeId::new(name.clone(), link.peer.creation.unwrap_or_default());
+    let number = node.peers.number();
+    // A node that was given its name by us is hidden, whatever it says.
+    let dynamic = link.peer.flags.contains(Flags::NAME_ME);
+    let flags = if dynamic { link.flags.without(Flags::PUBLISHED) } else { link.flags };
+    let connection = Arc::new(Connection::new(number, peer, flags, node.config.ticktime));
+    loop {
+        match node.peers.admit(&connection, origin, node.id.name()) {
+            Admission::Up => break,
+            Admission::Replace(old, gone) => {
+                old.close("it connected again");
+                gone.cancelled().await;
+            }
+            Admission::Duplicate => return Err(ConnectError::NotConnected(name)),
+        }
+    }
+    let said = stream.write.write_all_buf(&mut last).await;
+    if said.is_ok() {
+        drop(stream.write.flush().await);
+    }
+    start(node, &connection, stream, link.surplus);
+    Ok(connection)
+}
+
+/// From the operating system; without it there is no handshake.
+fn challenge() -> u32 {
+    getrandom::u32().unwrap_or_else(|_| meshx_rt::random::u32())
+}

@@ -1,0 +1,159 @@
+//! Why something did not happen.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use meshx_core::{Code, Diagnostic};
+use meshx_dist::handshake::{Failure, Status};
+use meshx_etf::{Atom, TypedError};
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The name is none.
+    #[error("{name:?} is no node name: {reason}")]
+    Name {
+        /// What was given.
+        name: String,
+        /// What is wrong with it.
+        #[source]
+        reason: meshx_dist::name::Error,
+    },
+    /// No cookie.
+    #[error("the node {0} has no cookie")]
+    Cookie(String),
+    /// A carrier could not listen, or its listener not be made known.
+    #[error("{name} cannot be reached by {carrier}: {reason}")]
+    Listen {
+        /// The node.
+        name: String,
+        /// Which carrier.
+        carrier: String,
+        /// Why.
+        #[source]
+        reason: io::Error,
+    },
+}
+
+/// Why there is no connection to a node.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The name is none.
+    #[error("{0:?} is no node name")]
+    Name(String),
+    /// No carrier knows where the node is, or none could get there.
+    #[error("{node} could not be reached: {reason}")]
+    Reach {
+        /// The node.
+        node: Atom,
+        /// What the last carrier said.
+        #[source]
+        reason: Arc<io::Error>,
+    },
+    /// The handshake failed.
+    #[error("the handshake with {node} failed: {reason}")]
+    Handshake {
+        /// The node.
+        node: Atom,
+        /// Why.
+        #[source]
+        reason: Failure,
+    },
+    /// The peer closed in the midst of the handshake.
+    #[error("{node} closed the connection at the {stage} of the handshake")]
+    Closed {
+        /// The node.
+        node: Atom,
+        /// When.
+        stage: &'static str,
+    },
+    /// It took too long.
+    #[error("{node} did not finish the handshake within {limit:?}")]
+    Timeout {
+        /// The node.
+        node: Atom,
+        /// The limit.
+        limit: Duration,
+    },
+    /// There is none, and none was to be made.
+    #[error("{0} is not connected")]
+    NotConnected(Atom),
+    /// It was closed at that moment.
+    #[error("the connection was lost")]
+    Lost,
+    /// The node stops.
+    #[error("this node is stopping")]
+    Stopping,
+}
+
+/// Why a message was not sent.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// Too much waits for that connection already; only of what does not wait itself.
+    #[error("more waits to be sent to {0} than it takes")]
+    Busy(Atom),
+    /// The value has no form in Erlang's terms.
+    #[error("the message cannot be encoded: {0}")]
+    Encode(#[from] TypedError),
+    /// More arguments than a function has.
+    #[error("{0} arguments; a function has at most 255")]
+    Arity(usize),
+}
+
+/// Why a process did not get a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NameError {
+    /// Another process has it, or this one has a name already, or has ended.
+    #[error("the name {0} is taken, or the process has one or has ended")]
+    Taken(String),
+    /// It is no name.
+    #[error("{0:?} cannot be a registered name")]
+    Invalid(String),
+}
+
+impl Diagnostic for ConnectError {
+    fn code(&self) -> Code {
+        Code(match self {
+            Self::Name(_) => 401,
+            Self::Reach { .. } => 601,
+            Self::Handshake { reason: Failure::Cookie, .. } => 603,
+            Self::Handshake { .. } => 602,
+            Self::Closed { .. } => 604,
+            Self::Timeout { .. } => 605,
+            Self::NotConnected(_) | Self::Lost | Self::Stopping => 606,
+        })
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Name(_) => "a node name is name@host",
+            Self::Reach { .. } => {
+                "is the node running, and is its EPMD, or its port, the one asked?"
+            }
+            Self::Handshake { reason: Failure::Cookie, .. } => "both nodes need the same cookie",
+            Self::Handshake { reason: Failure::Refused(Status::NotAllowed), .. } => {
+                "the other node does not let this one in (net_kernel:allow/1)"
+            }
+            // A VM answers a wrong cookie in no other way.
+            Self::Closed { stage: "last step", .. } => "most likely the cookies differ",
+            Self::Closed { .. } => "is it an Erlang node that listens there?",
+            Self::Timeout { .. } => "is the node overloaded, or something else at its port?",
+            Self::Handshake { .. } | Self::NotConnected(_) | Self::Lost | Self::Stopping => {
+                return None;
+            }
+        };
+        Some(hint.to_owned())
+    }
+
+    fn is_retryable(&self) -> bool {
+        !matches!(self, Self::Name(_) | Self::Stopping)
+    }
+}

@@ -1,0 +1,31 @@
+//! A Rust program that is an Erlang node.
+//!
+//! A [`Node`] meets stock Erlang and Elixir nodes as one of their own: its processes
+//! ([`Mailbox`]) have pids and registered names, are linked with and monitor remote ones, and take
+//! and send messages. How nodes reach each other is a [`carrier`]'s business: TCP with EPMD as
+//! everywhere, or whatever carries bytes.
+//!
+//! What is promised is what the Erlang reference manual promises ("Processes", "Distributed
+//! Erlang"): signals between two processes stay in order; each link and monitor ends exactly once,
+//! with `noconnection` if the other node is lost.
+
+mod builder;
+mod call;
+pub mod carrier;
+mod connection;
+mod error;
+mod node;
+mod process;
+mod spawned;
+mod to;
+
+pub use builder::{Builder, Visibility};
+pub use call::{CallError, Caller};
+pub use error::{ConnectError, NameError, SendError, StartError};
+pub use meshx_dist::handshake::{Cookie, Flags};
+pub use meshx_dist::link::{Limits, Ticktime};
+pub use meshx_dist::{Payload, control::Target};
+pub use meshx_etf as etf;
+pub use node::{Node, NodeEvent, PeerInfo, TooManyProcesses};
+pub use process::{Down, Mailbox, Message, Signal};
+pub use to::To;

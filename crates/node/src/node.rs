@@ -1,0 +1,357 @@
+//! The node.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use meshx_dist::handshake::{Flags, Local, Status};
+use meshx_etf::{Atom, Node as NodeId, Pid, Reference, Term, term};
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::builder::{Builder, Config};
+use crate::connection::{Connection, Peers, dial};
+use crate::error::ConnectError;
+use crate::process::{Cell, Mailbox, Table, Via};
+use crate::spawned::Functions;
+use crate::to::To;
+
+/// An Erlang node in this program. Cheap to clone; clones are the same node.
+///
+/// It lives until [`Node::stop`], or until the runtime ends; dropping the last clone does not end it,
+/// as its processes and connections hold it, too.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+/// What happens to other nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NodeEvent {
+    /// A node is connected.
+    Up {
+        /// Its name.
+        node: Atom,
+        /// Whether the connection is a hidden one.
+        hidden: bool,
+        /// Which run of that node it is.
+        creation: u32,
+    },
+    /// A node is not connected any more.
+    Down {
+        /// Its name.
+        node: Atom,
+        /// Whether the connection was a hidden one.
+        hidden: bool,
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// A connected node.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PeerInfo {
+    /// Its name.
+    pub name: Atom,
+    /// Which run of it.
+    pub creation: u32,
+    /// Whether the connection is a hidden one.
+    pub hidden: bool,
+    /// What both sides can do.
+    pub flags: Flags,
+    /// Since when.
+    pub since: Instant,
+    /// Bytes that came from it.
+    pub read: u64,
+    /// Bytes that went to it.
+    pub written: u64,
+}
+
+pub(crate) struct Inner {
+    pub(crate) id: NodeId,
+    pub(crate) config: Config,
+    pub(crate) processes: Table,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) functions: Functions,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    counter: AtomicU64,
+    /// On whose behalf calls are made that no process makes.
+    client: OnceLock<Arc<Cell>>,
+}
+
+impl Node {
+    /// A node of this name, `name@host`, to be set up.
+    pub fn builder(name: impl Into<String>) -> Builder {
+        Builder::new(name.into())
+    }
+
+    pub(crate) fn of(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Atom {
+        self.inner.id.name()
+    }
+
+    /// Which run of the node this is: another one after each start.
+    pub fn creation(&self) -> u32 {
+        self.inner.id.creation()
+    }
+
+    /// Connects to a node; at once if it is connected already.
+    pub async fn connect(&self, node: &str) -> Result<(), ConnectError> {
+        let name = Atom::new(node).map_err(|_| ConnectError::Name(node.to_owned()))?;
+        self.inner.connect(&name).await.map(|_| ())
+    }
+
+    /// Ends the connection to a node; false if there is none.
+    pub fn disconnect(&self, node: &str) -> bool {
+        let connection = self.inner.peers.up_to(node);
+        connection.inspect(|it| it.close("this node disconnected")).is_some()
+    }
+
+    /// The visible nodes that are connected, as `nodes/0`.
+    pub fn nodes(&self) -> Vec<Atom> {
+        let visible = self.peers().into_iter().filter(|peer| !peer.hidden);
+        visible.map(|peer| peer.name).collect()
+    }
+
+    /// All connected nodes, hidden ones, too.
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        let info = |it: Arc<Connection>| {
+            let (read, written) = it.traffic();
+            PeerInfo {
+                name: it.name().clone(),
+                creation: it.peer.creation(),
+                hidden: it.is_hidden(),
+                flags: it.flags,
+                since: it.since,
+                read,
+                written,
+            }
+        };
+        self.inner.peers.all().into_iter().map(info).collect()
+    }
+
+    /// What happens to other nodes from now on, as `net_kernel:monitor_nodes/2` for all types. Who
+    /// falls 1024 events behind loses the oldest, and is told how many.
+    pub fn monitor_nodes(&self) -> broadcast::Receiver<NodeEvent> {
+        self.inner.peers.events()
+    }
+
+    /// A new process that this program is itself. An error only if there are a million already.
+    pub fn mailbox(&self) -> Result<Mailbox, TooManyProcesses> {
+        let cell = self.inner.processes.insert().ok_or(TooManyProcesses)?;
+        Ok(Mailbox::new(Arc::clone(&self.inner), cell))
+    }
+
+    /// Starts a process. It ends with the reason `normal` when the future does, with `panic` if
+    /// that panics; an exit signal that ends the process drops the future where it is.
+    pub fn spawn<F>(&self, run: impl FnOnce(Mailbox) -> F) -> Result<Pid, TooManyProcesses>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mailbox = self.mailbox()?;
+        let pid = mailbox.pid().clone();
+        self.inner.run(mailbox, run);
+        Ok(pid)
+    }
+
+    /// The process that has this name.
+    pub fn whereis(&self, name: &str) -> Option<Pid> {
+        self.inner.processes.named(name).map(|cell| cell.pid.clone())
+    }
+
+    /// All registered names.
+    pub fn registered(&self) -> Vec<Atom> {
+        self.inner.processes.names()
+    }
+
+    /// How many processes there are.
+    pub fn process_count(&self) -> usize {
+        self.inner.processes.len()
+    }
+
+    /// Stops the node: no more connections, every process ends with `shutdown`, what was sent is
+    /// written out for at most five seconds, and the connections are closed.
+    pub async fn stop(&self) {
+        self.inner.shut_down().await;
+    }
+}
+
+/// As many processes as a node can have are there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the node has as many processes as it can have")]
+pub struct TooManyProcesses;
+
+impl Inner {
+    pub(crate) fn new(id: NodeId, config: Config) -> Self {
+        Self {
+            processes: Table::new(id.clone(), config.mailbox_limit),
+            id,
+            config,
+            peers: Peers::new(),
+            functions: Functions::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            counter: AtomicU64::new(u64::from(meshx_rt::random::u32())),
+            client: OnceLock::new(),
+        }
+    }
+
+    pub(crate) async fn connect(
+        self: &Arc<Self>,
+        node: &Atom,
+    ) -> Result<Arc<Connection>, ConnectError> {
+        match self.peers.up_to(node) {
+            Some(connection) => Ok(connection),
+            None => dial(self, node).await,
+        }
+    }
+
+    /// Runs a process until it ends, one way or the other.
+    pub(crate) fn run<F>(self: &Arc<Self>, mailbox: Mailbox, run: impl FnOnce(Mailbox) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let cell = Arc::clone(mailbox.cell());
+        let running = run(mailbox);
+        self.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = cell.ended.cancelled() => {}
+                () = running => {}
+            }
+        });
+    }
+
+    /// Who calls where no process does.
+    pub(crate) fn client(&self) -> Option<Arc<Cell>> {
+        if let Some(client) = self.client.get() {
+            return Some(Arc::clone(client));
+        }
+        let new = self.processes.insert()?;
+        // It has no mailbox: nothing but answers may stay with it.
+        Some(Arc::clone(self.client.get_or_init(|| new)))
+    }
+
+    /// What we say of ourselves to `peer`.
+    pub(crate) fn local(&self, peer: &str) -> Local {
+        Local {
+            name: self.id.name().as_str().to_owned(),
+            flags: self.config.flags(),
+            creation: self.id.creation(),
+            cookie: self.config.cookies.of(peer),
+        }
+    }
+
+    /// The answer to a hello with this name, from who is surely `identity` if that is known.
+    pub(crate) fn admits(&self, name: &str, identity: Option<&str>) -> Status {
+        let Ok(atom) = Atom::new(name) else { return Status::NotAllowed };
+        let refused = meshx_dist::name::split(name).is_err()
+            || *self.id.name() == name
+            || identity.is_some_and(|identity| identity != name)
+            || self.stop.is_cancelled()
+            || !self.config.allows(name);
+        if refused { Status::NotAllowed } else { self.peers.status(&atom, self.id.name()) }
+    }
+
+    /// A name for a node of that host which has none.
+    pub(crate) fn name_for(&self, host: &str) -> Status {
+        let name = format!("{}@{host}", meshx_rt::random::hex(16).to_uppercase());
+        if self.stop.is_cancelled() || meshx_dist::name::split(&name).is_err() {
+            return Status::NotAllowed;
+        }
+        Status::Named { name, creation: fresh_creation() }
+    }
+
+    /// A reference that is not used again, and tells whose it is.
+    pub(crate) fn reference(&self, of: &Pid) -> Reference {
+        let count = self.counter.fetch_add(1, Ordering::Relaxed);
+        // The first word has 18 bits for every VM.
+        let high = u32::try_from((count >> 18) & 0xffff_ffff).unwrap_or_default();
+        let words = [u32::try_from(count & 0x3_ffff).unwrap_or_default(), high, of.id];
+        Reference::new(self.id.clone(), &words).unwrap_or_else(|| unreachable!("three are few"))
+    }
+
+    /// Who made that reference, as an alias say, if it lives.
+    pub(crate) fn holder(&self, reference: &Reference) -> Option<Arc<Cell>> {
+        let ours = *reference.node() == self.id;
+        let &[_, _, id] = reference.words() else { return None };
+        self.processes.numbered(id).filter(|_| ours)
+    }
+
+    pub(crate) fn unlink_id(&self) -> u64 {
+        self.counter.fetch_add(1, Ordering::Relaxed).max(1)
+    }
+
+    /// The node where that is, if it is another one.
+    pub(crate) fn elsewhere(&self, to: &To) -> Option<Atom> {
+        let node = match to {
+            To::Pid(pid) => pid.node.name(),
+            To::Name(_) => return None,
+            To::NameAt(_, node) => node,
+            To::Alias(alias) => alias.node().name(),
+        };
+        (node != self.id.name()).then(|| node.clone())
+    }
+
+    /// Does something with a connection, if it is still there.
+    pub(crate) fn over(&self, via: Via, act: impl FnOnce(&Connection)) {
+        if let Some(connection) = via.and_then(|id| self.peers.numbered(id)) {
+            act(&connection);
+        }
+    }
+
+    async fn shut_down(self: &Arc<Self>) {
+        self.stop.cancel();
+        for cell in self.processes.all() {
+            self.finish(&cell, term!(shutdown));
+        }
+        let connections = self.peers.all();
+        let flush = async {
+            for connection in &connections {
+                connection.flushed().await;
+            }
+        };
+        _ = tokio::time::timeout(std::time::Duration::from_secs(5), flush).await;
+        for connection in connections {
+            connection.close("this node stopped");
+        }
+        self.tasks.close();
+        _ = tokio::time::timeout(std::time::Duration::from_secs(5), self.tasks.wait()).await;
+    }
+
+    /// Ends a process from within.
+    pub(crate) fn finish(&self, cell: &Arc<Cell>, reason: Term) {
+        self.after(cell, cell.finish(reason));
+    }
+}
+
+/// A number for a run of a node; VMs keep 0 to 3 to themselves.
+pub(crate) fn fresh_creation() -> u32 {
+    meshx_rt::random::u32().max(4)
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Node({})", self.name())
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Inner({})", self.id.name())
+    }
+}

@@ -1,0 +1,407 @@
+//! A process, as the program that is it sees it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use meshx_dist::Payload;
+use meshx_dist::control::{Control, Target};
+use meshx_etf::{Atom, Pid, Reference, Term, term};
+use serde::Serialize;
+
+use super::{Cell, LinkStep, Signal, Spawning, Watcher, sender};
+use crate::error::{ConnectError, NameError, SendError};
+use crate::node::{Inner, Node};
+use crate::to::{Content, To, Typed};
+
+/// A process of the node: receives, sends, links, monitors.
+///
+/// Dropping it ends the process with the reason `normal` (`panic`, if the drop is part of a panic),
+/// and what is linked to it or monitors it is told. A process that has ended otherwise, of an exit
+/// signal, say, receives no more.
+///
+/// Its queue is bounded ([`crate::Builder::mailbox_limit`]): while it is full, nothing is read from
+/// the connections that feed it, and their peers are held back. A process that waits for the answer
+/// of a call holds nobody back, since that answer might be behind.
+#[derive(Debug)]
+pub struct Mailbox {
+    node: Arc<Inner>,
+    cell: Arc<Cell>,
+}
+
+impl Mailbox {
+    pub(crate) fn new(node: Arc<Inner>, cell: Arc<Cell>) -> Self {
+        Self { node, cell }
+    }
+
+    pub(crate) fn cell(&self) -> &Arc<Cell> {
+        &self.cell
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.node
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> &Pid {
+        &self.cell.pid
+    }
+
+    /// Its node.
+    pub fn node(&self) -> Node {
+        Node::of(Arc::clone(&self.node))
+    }
+
+    /// Gives it a name, under which it is found from everywhere; one at most.
+    pub fn register(&self, name: &str) -> Result<(), NameError> {
+        let atom = Atom::new(name).map_err(|_| NameError::Invalid(name.to_owned()))?;
+        if name.is_empty() || name == "undefined" {
+            return Err(NameError::Invalid(name.to_owned()));
+        }
+        if self.node.processes.register(&atom, &self.cell) {
+            Ok(())
+        } else {
+            Err(NameError::Taken(name.to_owned()))
+        }
+    }
+
+    /// Takes its name away again.
+    pub fn unregister(&self, name: &str) -> bool {
+        self.node.processes.unregister(name, Some(self.pid()))
+    }
+
+    /// With `true`, exit signals arrive as [`Signal::Exit`] and do not end the process, except
+    /// `kill`.
+    pub fn trap_exits(&self, trap: bool) {
+        self.cell.trap_exits(trap);
+    }
+
+    /// The next signal; waits for one. `None`: the process has ended.
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn receive(&mut self) -> Option<Signal> {
+        loop {
+            if let Some(signal) = self.cell.take() {
+                return Some(signal);
+            }
+            if self.cell.ended.is_cancelled() {
+                return None;
+            }
+            self.cell.arrived.notified().await;
+        }
+    }
+
+    /// The next signal, if one comes in time.
+    pub async fn receive_within(&mut self, limit: Duration) -> Option<Signal> {
+        tokio::time::timeout(limit, self.receive()).await.ok().flatten()
+    }
+
+    /// The next signal, if one is there.
+    pub fn try_receive(&mut self) -> Option<Signal> {
+        self.cell.take()
+    }
+
+    /// The first signal that `wanted` wants; others stay where they are. As Erlang's selective
+    /// `receive`, this looks at everything that waits each time something arrives.
+    pub async fn receive_where(
+        &mut self,
+        mut wanted: impl FnMut(&Signal) -> bool,
+    ) -> Option<Signal> {
+        loop {
+            if let Some(signal) = self.cell.take_if(&mut wanted) {
+                return Some(signal);
+            }
+            if self.cell.ended.is_cancelled() {
+                return None;
+            }
+            self.cell.arrived.notified().await;
+        }
+    }
+
+    /// How many signals wait.
+    pub fn queue_len(&self) -> usize {
+        self.cell.queue_len()
+    }
+
+    /// Why the process has ended, if it has.
+    pub fn ended_with(&self) -> Option<Term> {
+        self.cell.ended_with()
+    }
+
+    /// Sends a value as a message. Connects to the node first if need be, and waits while what waits
+    /// for that connection is too much already.
+    ///
+    /// `Ok` says that the message is on its way, not that it arrived; as in Erlang, a message to a
+    /// process that is not there is lost without a word.
+    pub async fn send<T: Serialize + Sync + ?Sized>(
+        &self,
+        to: impl Into<To>,
+        message: &T,
+    ) -> Result<(), SendError> {
+        self.node.send(self.pid(), to.into(), &Typed(message)).await
+    }
+
+    /// Sends a term; large binaries in it are not copied.
+    pub async fn send_term(&self, to: impl Into<To>, message: &Term) -> Result<(), SendError> {
+        self.node.send(self.pid(), to.into(), message).await
+    }
+
+    /// As [`Mailbox::send`], at once: an error if the node is not connected or busy.
+    pub fn try_send<T: Serialize + Sync + ?Sized>(
+        &self,
+        to: impl Into<To>,
+        message: &T,
+    ) -> Result<(), SendError> {
+        self.node.try_send(self.pid(), &to.into(), &Typed(message))
+    }
+
+    /// As [`Mailbox::send_term`], at once: an error if the node is not connected or busy.
+    pub fn try_send_term(&self, to: impl Into<To>, message: &Term) -> Result<(), SendError> {
+        self.node.try_send(self.pid(), &to.into(), message)
+    }
+
+    /// Links with a process: when one of both ends with another reason than `normal`, so does the
+    /// other, unless it traps exits. If that process or its node is not there, this one gets the exit
+    /// signal `noproc` or `noconnection`.
+    pub async fn link(&self, to: &Pid) {
+        self.node.link(&self.cell, to).await;
+    }
+
+    /// Takes the link away: what the other process does afterwards does not matter here any more.
+    pub fn unlink(&self, to: &Pid) {
+        self.node.unlink(&self.cell, to);
+    }
+
+    /// Watches a process, or whatever has a name now: [`Signal::Down`] comes once, when it ends, or at
+    /// once with `noproc` or `noconnection` if it is not there.
+    pub async fn monitor(&self, of: impl Into<To>) -> Reference {
+        let reference = self.node.reference(&self.cell.pid);
+        self.node.monitor(&self.cell, of.into(), reference.clone()).await;
+        reference
+    }
+
+    /// Watches no more; a [`Signal::Down`] that waits already is taken out.
+    pub fn demonitor(&self, reference: &Reference) {
+        if let Some((target, _, via)) = self.cell.unwatch(reference) {
+            self.node.demonitor(self.pid(), reference.clone(), target, via);
+        }
+    }
+
+    /// An alias: a reference to which messages can be sent until it is taken back.
+    pub fn alias(&self) -> Reference {
+        let alias = self.node.reference(&self.cell.pid);
+        self.cell.add_alias(alias.clone());
+        alias
+    }
+
+    /// Takes an alias back; messages to it are dropped from now on.
+    pub fn unalias(&self, alias: &Reference) -> bool {
+        self.cell.drop_alias(alias)
+    }
+
+    /// Sends an exit signal (`exit/2`).
+    pub async fn exit(&self, to: &Pid, reason: &Term) -> Result<(), SendError> {
+        self.node.exit(self.pid(), to, reason).await
+    }
+
+    /// Asks a node to start a process; [`Signal::Spawned`] tells what came of it. With `monitor`, the
+    /// reference is that of the monitor, too.
+    pub async fn spawn_request(
+        &self,
+        node: &str,
+        function: (&str, &str),
+        arguments: &[Term],
+        link: bool,
+        monitor: bool,
+    ) -> Result<Reference, SendError> {
+        let reference = self.node.reference(self.pid());
+        self.node
+            .spawn_request(&self.cell, node, function, arguments, (link, monitor), &reference)
+            .await?;
+        Ok(reference)
+    }
+
+    /// Ends the process with this reason.
+    pub fn end(self, reason: Term) {
+        self.node.finish(&self.cell, reason);
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        let reason = if std::thread::panicking() { term!(panic) } else { term!(normal) };
+        self.node.finish(&self.cell, reason);
+    }
+}
+
+/// The operations of a process, for those that have no mailbox, too.
+impl Inner {
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        from: &Pid,
+        to: To,
+        content: &(dyn Content + Sync),
+    ) -> Result<(), SendError> {
+        if let Some(node) = self.elsewhere(&to) {
+            let connection = self.connect(&node).await?;
+            connection.room().await;
+            return connection.deliver(from, &to, content);
+        }
+        self.deliver(from, &to, content)
+    }
+
+    pub(crate) fn try_send(
+        self: &Arc<Self>,
+        from: &Pid,
+        to: &To,
+        content: &dyn Content,
+    ) -> Result<(), SendError> {
+        let Some(node) = self.elsewhere(to) else { return self.deliver(from, to, content) };
+        let connection = self.peers.up_to(&node).ok_or(ConnectError::NotConnected(node))?;
+        if connection.is_busy() {
+            return Err(SendError::Busy(connection.name().clone()));
+        }
+        connection.deliver(from, to, content)
+    }
+
+    /// Delivers to a process here.
+    fn deliver(&self, from: &Pid, to: &To, content: &dyn Content) -> Result<(), SendError> {
+        let cell = match to {
+            To::Pid(pid) => self.processes.get(pid),
+            To::Name(name) | To::NameAt(name, _) => self.processes.named(name),
+            To::Alias(alias) => self.holder(alias),
+        };
+        let Some(cell) = cell else { return Ok(()) };
+        let body: Payload = content.payload()?;
+        let message = super::Message { from: Some(from.clone()), body };
+        match to {
+            To::Alias(alias) => cell.deliver_to_alias(alias, message),
+            _ => cell.deliver_message(message),
+        };
+        Ok(())
+    }
+
+    async fn link(self: &Arc<Self>, cell: &Arc<Cell>, to: &Pid) {
+        if to.node.name() == self.id.name() {
+            if cell.link(to, None) != LinkStep::Tell {
+                return;
+            }
+            let other = self.processes.get(to).map(|other| other.linked_by(&cell.pid, None));
+            if other.is_none_or(|step| step == LinkStep::Ended) {
+                self.after(cell, cell.link_broke(to, term!(noproc)));
+            }
+            return;
+        }
+        let Ok(connection) = self.connect(to.node.name()).await else {
+            // As if it had been there, and was lost.
+            cell.link(to, Some(0));
+            return self.after(cell, cell.link_broke(to, term!(noconnection)));
+        };
+        if cell.link(to, Some(connection.id)) != LinkStep::Tell {
+            return;
+        }
+        if connection.relate(cell.pid.id) {
+            let link = Control::Link { from: cell.pid.clone(), to: to.clone() };
+            connection.signal(sender(&cell.pid), &link);
+        } else {
+            self.after(cell, cell.link_broke(to, term!(noconnection)));
+        }
+    }
+
+    fn unlink(&self, cell: &Arc<Cell>, to: &Pid) {
+        let id = self.unlink_id();
+        if !cell.unlink(to, id) {
+            return;
+        }
+        if to.node.name() == self.id.name() {
+            if let Some(other) = self.processes.get(to) {
+                other.unlinked_by(&cell.pid);
+            }
+        } else if let Some(connection) = self.peers.up_to(to.node.name()) {
+            let unlink = Control::Unlink { id, from: cell.pid.clone(), to: to.clone() };
+            connection.signal(sender(&cell.pid), &unlink);
+        }
+    }
+
+    pub(crate) async fn monitor(self: &Arc<Self>, cell: &Arc<Cell>, of: To, reference: Reference) {
+        let (target, node) = match &of {
+            To::Pid(pid) => (Target::Pid(pid.clone()), pid.node.name().clone()),
+            To::Name(name) => (Target::Name(name.clone()), self.id.name().clone()),
+            To::NameAt(name, node) => (Target::Name(name.clone()), node.clone()),
+            To::Alias(_) => (Target::Name(Atom::cut("")), self.id.name().clone()),
+        };
+        if self.elsewhere(&of).is_none() {
+            cell.watch(reference.clone(), target.clone(), node, None);
+            let other = match &of {
+                To::Pid(pid) => self.processes.get(pid),
+                To::Name(name) | To::NameAt(name, _) => self.processes.named(name),
+                To::Alias(_) => None,
+            };
+            let watcher = Watcher { pid: cell.pid.clone(), via: None, target };
+            if !other.is_some_and(|other| other.watched_by(reference.clone(), watcher)) {
+                cell.watched_ended(&reference, term!(noproc));
+            }
+            return;
+        }
+        let connection = self.connect(&node).await;
+        let via = connection.as_ref().map_or(0, |connection| connection.id);
+        cell.watch(reference.clone(), target.clone(), node, Some(via));
+        match connection {
+            Ok(connection) if connection.relate(cell.pid.id) => {
+                let from = cell.pid.clone();
+                let monitor = Control::Monitor { from, to: target, reference };
+                connection.signal(sender(&cell.pid), &monitor);
+            }
+            _ => cell.watched_ended(&reference, term!(noconnection)),
+        }
+    }
+
+    async fn exit(self: &Arc<Self>, from: &Pid, to: &Pid, reason: &Term) -> Result<(), SendError> {
+        if to.node.name() == self.id.name() {
+            if let Some(cell) = self.processes.get(to) {
+                self.after(&cell, cell.exit_signal(from, reason.clone()));
+            }
+            return Ok(());
+        }
+        let connection = self.connect(to.node.name()).await?;
+        let to = meshx_dist::control::Destination::Pid(to.clone());
+        let exit = Control::ExitSignal { from: from.clone(), to };
+        connection.signal_reason(sender(from), &exit, reason);
+        Ok(())
+    }
+
+    pub(crate) async fn spawn_request(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        node: &str,
+        (module, function): (&str, &str),
+        arguments: &[Term],
+        (link, monitor): (bool, bool),
+        reference: &Reference,
+    ) -> Result<(), SendError> {
+        let node = Atom::new(node).map_err(|_| ConnectError::Name(node.to_owned()))?;
+        let arity = u8::try_from(arguments.len()).map_err(|_| SendError::Arity(arguments.len()))?;
+        let mut options = Vec::new();
+        options.extend(link.then(|| term!(link)));
+        options.extend(monitor.then(|| term!(monitor)));
+        let spawn = Control::Spawn {
+            reference: reference.clone(),
+            from: cell.pid.clone(),
+            leader: cell.pid.clone(),
+            module: Atom::cut(module),
+            function: Atom::cut(function),
+            arity,
+            options: Term::List(options),
+        };
+        let connection = self.connect(&node).await?;
+        connection.room().await;
+        let via = Some(connection.id);
+        cell.spawning(reference.clone(), Spawning { via, node });
+        let arguments = Term::List(arguments.to_vec());
+        if !connection.relate(cell.pid.id) {
+            cell.spawned(reference.clone(), Err(Atom::cut("noconnection")), false, false);
+            return Ok(());
+        }
+        connection.send(sender(&cell.pid), &spawn, |draft| Ok(draft.payload(&arguments)?))?;
+        Ok(())
+    }
+}

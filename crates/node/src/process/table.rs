@@ -1,0 +1,127 @@
+//! The processes of a node, by number and by name.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use meshx_etf::{Atom, Node, Pid};
+
+use super::cell::Cell;
+
+/// No node has more processes at a time.
+pub(crate) const PROCESSES: usize = 1 << 20;
+
+/// All processes that live.
+#[derive(Debug)]
+pub(crate) struct Table {
+    node: Node,
+    limit: usize,
+    slots: RwLock<Slots>,
+    names: RwLock<HashMap<Atom, Arc<Cell>>>,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    held: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    serial: u32,
+    cell: Option<Arc<Cell>>,
+}
+
+impl Table {
+    /// `limit` is that of each mailbox, in bytes.
+    pub(crate) fn new(node: Node, limit: usize) -> Self {
+        Self { node, limit, slots: RwLock::default(), names: RwLock::default() }
+    }
+
+    /// A new process; `None` if there are [`PROCESSES`] already.
+    pub(crate) fn insert(&self) -> Option<Arc<Cell>> {
+        let mut slots = write(&self.slots);
+        let index = match slots.free.pop() {
+            Some(index) => index,
+            None if slots.held.len() < PROCESSES => {
+                slots.held.push(Slot::default());
+                u32::try_from(slots.held.len() - 1).ok()?
+            }
+            None => return None,
+        };
+        let slot = slots.held.get_mut(index as usize)?;
+        let pid = Pid { node: self.node.clone(), id: index + 1, serial: slot.serial };
+        let cell = Arc::new(Cell::new(pid, self.limit));
+        slot.cell = Some(Arc::clone(&cell));
+        Some(cell)
+    }
+
+    /// The process ended: its number is free for another, with another serial.
+    pub(crate) fn remove(&self, pid: &Pid) {
+        let mut slots = write(&self.slots);
+        let Some(index) = pid.id.checked_sub(1) else { return };
+        let Some(slot) = slots.held.get_mut(index as usize) else { return };
+        if slot.serial == pid.serial && slot.cell.take().is_some() {
+            slot.serial = slot.serial.wrapping_add(1);
+            slots.free.push(index);
+        }
+    }
+
+    /// The process, if it lives and is of this life of the node.
+    pub(crate) fn get(&self, pid: &Pid) -> Option<Arc<Cell>> {
+        if pid.node != self.node {
+            return None;
+        }
+        self.numbered(pid.id).filter(|cell| cell.pid.serial == pid.serial)
+    }
+
+    /// The process that has this number now.
+    pub(crate) fn numbered(&self, id: u32) -> Option<Arc<Cell>> {
+        let slots = read(&self.slots);
+        slots.held.get(id.checked_sub(1)? as usize)?.cell.clone()
+    }
+
+    pub(crate) fn named(&self, name: &str) -> Option<Arc<Cell>> {
+        read(&self.names).get(name).cloned()
+    }
+
+    /// False if the name is taken, or the process has one or has ended.
+    pub(crate) fn register(&self, name: &Atom, cell: &Arc<Cell>) -> bool {
+        let mut names = write(&self.names);
+        if names.contains_key(name) || !cell.take_name(name) {
+            return false;
+        }
+        names.insert(name.clone(), Arc::clone(cell));
+        true
+    }
+
+    /// Takes the name from who has it; from `pid` only, if given.
+    pub(crate) fn unregister(&self, name: &str, pid: Option<&Pid>) -> bool {
+        let mut names = write(&self.names);
+        let held = names.get(name).is_some_and(|cell| pid.is_none_or(|pid| cell.pid == *pid));
+        if held && let Some(cell) = names.remove(name) {
+            cell.drop_name();
+        }
+        held
+    }
+
+    pub(crate) fn names(&self) -> Vec<Atom> {
+        read(&self.names).keys().cloned().collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        let slots = read(&self.slots);
+        slots.held.len() - slots.free.len()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Cell>> {
+        read(&self.slots).held.iter().filter_map(|slot| slot.cell.clone()).collect()
+    }
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,127 @@
+//! To whom a message goes, and what it says.
+
+use meshx_dist::Payload;
+use meshx_dist::control::Control;
+use meshx_etf::dist::Draft;
+use meshx_etf::{Atom, Pid, Reference, Term, TypedError};
+use serde::Serialize;
+
+use crate::connection::{Connection, Unsent};
+use crate::error::{ConnectError, SendError};
+use crate::process::sender;
+
+/// To whom a message goes.
+///
+/// Made from what Erlang's `!` takes: a [`Pid`], a name of this node (`"counter"`), a name of
+/// another (`("counter", "shop@10.0.0.9")`), an alias ([`Reference`]). Text that is too long for an
+/// atom is cut, and so names nobody.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum To {
+    /// A process.
+    Pid(Pid),
+    /// A registered name of this node.
+    Name(Atom),
+    /// A registered name of that node.
+    NameAt(Atom, Atom),
+    /// The process that made this alias.
+    Alias(Reference),
+}
+
+/// Something that can be a message.
+pub(crate) trait Content {
+    fn write(&self, draft: &mut Draft) -> Result<(), TypedError>;
+    fn payload(&self) -> Result<Payload, TypedError>;
+}
+
+pub(crate) struct Typed<'t, T: ?Sized>(pub(crate) &'t T);
+
+impl<T: Serialize + ?Sized> Content for Typed<'_, T> {
+    fn write(&self, draft: &mut Draft) -> Result<(), TypedError> {
+        draft.payload_typed(self.0)
+    }
+
+    fn payload(&self) -> Result<Payload, TypedError> {
+        Payload::of_typed(self.0)
+    }
+}
+
+impl Content for Term {
+    fn write(&self, draft: &mut Draft) -> Result<(), TypedError> {
+        Ok(draft.payload(self)?)
+    }
+
+    fn payload(&self) -> Result<Payload, TypedError> {
+        Ok(Payload::of(self)?)
+    }
+}
+
+impl Connection {
+    /// Sends to a process of the peer.
+    pub(crate) fn deliver(
+        &self,
+        from: &Pid,
+        to: &To,
+        content: &dyn Content,
+    ) -> Result<(), SendError> {
+        let control = match to {
+            To::Pid(to) => Control::Send { from: Some(from.clone()), to: to.clone() },
+            To::Name(to) | To::NameAt(to, _) => {
+                Control::SendName { from: from.clone(), to: to.clone() }
+            }
+            To::Alias(to) => Control::SendAlias { from: from.clone(), to: to.clone() },
+        };
+        self.send(sender(from), &control, |draft| content.write(draft))?;
+        Ok(())
+    }
+}
+
+impl From<Unsent> for SendError {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::Closed => Self::Connect(ConnectError::Lost),
+            Unsent::Encode(error) => Self::Encode(error),
+        }
+    }
+}
+
+impl From<&To> for To {
+    fn from(to: &To) -> Self {
+        to.clone()
+    }
+}
+
+impl From<Pid> for To {
+    fn from(pid: Pid) -> Self {
+        Self::Pid(pid)
+    }
+}
+
+impl From<&Pid> for To {
+    fn from(pid: &Pid) -> Self {
+        Self::Pid(pid.clone())
+    }
+}
+
+impl From<Reference> for To {
+    fn from(alias: Reference) -> Self {
+        Self::Alias(alias)
+    }
+}
+
+impl From<&Reference> for To {
+    fn from(alias: &Reference) -> Self {
+        Self::Alias(alias.clone())
+    }
+}
+
+impl From<&str> for To {
+    fn from(name: &str) -> Self {
+        Self::Name(Atom::cut(name))
+    }
+}
+
+impl From<(&str, &str)> for To {
+    fn from((name, node): (&str, &str)) -> Self {
+        Self::NameAt(Atom::cut(name), Atom::cut(node))
+    }
+}

@@ -214,36 +214,60 @@ fn unknown_node_is_named() {
 
 #[test]
 fn otp_27_and_the_machines_own_otp_work_together() {
-    two_releases(Release::Otp27, Release::Machine);
+    two_releases((Release::Otp27, A), (Release::Machine, B));
 }
 
+#[test]
+fn otp_29_and_the_machines_own_otp_work_together() {
+    two_releases((Release::Otp29, A), (Release::Machine, B));
+}
+
+#[test]
+fn otp_27_and_otp_29_work_together() {
+    two_releases((Release::Otp27, A), (Release::Otp29, B));
+}
+
+/// Before 24.2 a VM dials no host that it cannot resolve, whatever the epmd module says.
 #[test]
 fn otp_23_and_the_machines_own_otp_work_together() {
-    two_releases(Release::Otp23, Release::Machine);
+    two_releases((Release::Otp23, "node1@10.1.2.3"), (Release::Machine, "node2@10.1.2.4"));
 }
 
 #[test]
-fn otp_23_and_otp_27_work_together() {
-    two_releases(Release::Otp23, Release::Otp27);
+fn two_nodes_of_otp_23_work_together() {
+    two_releases((Release::Otp23, "node1@10.1.2.3"), (Release::Otp23, "node2@10.1.2.4"));
 }
 
+/// From 26 on OTP refuses peers that are older than 24; the reason is named.
 #[test]
-fn otp_29_and_otp_23_work_together() {
-    two_releases(Release::Otp29, Release::Otp23);
+fn otp_27_refuses_otp_23_and_the_reason_is_said() {
+    const OLD: &str = "node1@10.1.2.3";
+    const NEW: &str = "node2@10.1.2.4";
+    if skips(&[Release::Otp23.needs(), Release::Otp27.needs()].concat()) {
+        return;
+    }
+    let mesh = Mesh::agent();
+    let mut old = vm_of(&mesh, Release::Otp23, OLD);
+    let mut new = vm_of(&mesh, Release::Otp27, NEW);
+    for (vm, peer) in [(&mut new, OLD), (&mut old, NEW)] {
+        assert_eq!(vm.connect(peer), "false");
+        let stderr = vm.wrapper().await_stderr("V4_NC", SOON);
+        assert!(stderr.contains("too old"), "{peer}: {stderr}");
+    }
 }
 
-fn two_releases(first: Release, second: Release) {
+fn two_releases((first, one): (Release, &str), (second, two): (Release, &str)) {
     if skips(&[first.needs(), second.needs()].concat()) {
         return;
     }
     let mesh = Mesh::agent();
-    let mut a = vm_of(&mesh, first, A);
-    let mut b = vm_of(&mesh, second, B);
-    assert_eq!(b.connect(A), "true", "{}", b.stderr());
-    calls_and_monitors(&mut a, B);
-    calls_and_monitors(&mut b, A);
-    disconnects_and_connects_again(&mut a, &mut b, A, B);
-    disconnects_and_connects_again(&mut b, &mut a, B, A);
+    let mut a = vm_of(&mesh, first, one);
+    let mut b = vm_of(&mesh, second, two);
+    assert_eq!(b.connect(one), "true", "{}", b.stderr());
+    calls_and_monitors(&mut a, two);
+    calls_and_monitors(&mut b, one);
+    disconnects_and_connects_again(&mut a, &mut b, one, two);
+    disconnects_and_connects_again(&mut b, &mut a, two, one);
 }
 
 fn vm_of(mesh: &Mesh, release: Release, name: &str) -> Vm {

@@ -25,15 +25,18 @@ pub enum Tick {
 
 /// The ticks of one connection.
 ///
-/// Any bytes count as a sign of life, in both directions. A tick that comes in while nothing was
-/// written since the one before is answered: that is how a peer with a shorter time than ours is
-/// kept content.
+/// Any bytes count as a sign of life, in both directions. Two peers need not have the same time: a
+/// tick that comes in while nothing was written since the one before is answered, and one is sent
+/// for a step without a sign of life, too, even if other things were written. So the one with the
+/// shorter time gets what it asks for at every second of its steps, whoever else is silent.
 #[derive(Debug, Clone)]
 pub struct Ticks {
     time: Duration,
     step: Duration,
     read: Instant,
     written: Instant,
+    /// When the last tick was due.
+    asked: Instant,
     /// A tick came and nothing was written since.
     unanswered: bool,
     answer: bool,
@@ -55,6 +58,7 @@ impl Ticks {
             step,
             read: now,
             written: now,
+            asked: now,
             unanswered: false,
             answer: false,
         }
@@ -80,14 +84,16 @@ impl Ticks {
         self.answer = false;
     }
 
-    /// What to do now.
-    pub fn poll(&self, now: Instant) -> Tick {
+    /// What to do now. To be asked again after anything else was called.
+    pub fn poll(&mut self, now: Instant) -> Tick {
         let given_up = self.read.checked_add(self.time);
         if given_up.is_some_and(|at| now >= at) {
             return Tick::Timeout;
         }
-        let due = self.written.checked_add(self.step).filter(|_| !self.answer).unwrap_or(now);
+        let since = self.written.min(self.read.max(self.asked));
+        let due = since.checked_add(self.step).filter(|_| !self.answer).unwrap_or(now);
         if now >= due {
+            self.asked = now;
             return Tick::Send;
         }
         Tick::Wait(given_up.map_or(due, |at| at.min(due)))

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{FrameError, NEW, SLOTS};
+use super::slots::Slots;
+use super::{FrameError, NEW};
 use crate::Atom;
 use crate::wire::Reader;
 
@@ -12,7 +13,7 @@ use crate::wire::Reader;
 /// mostly that of the message before: then its atoms are shared with it and nothing is allocated.
 #[derive(Debug, Clone, Default)]
 pub struct InCache {
-    slots: Vec<Option<Atom>>,
+    slots: Slots,
     atoms: Arc<[Atom]>,
     /// The bytes of the header that `atoms` came from, if it would mean the same again.
     same: Vec<u8>,
@@ -48,9 +49,6 @@ impl InCache {
             self.no_header();
             return Ok(());
         }
-        if self.slots.is_empty() {
-            self.slots.resize(SLOTS, None);
-        }
         let flags = reader.take(usize::from(count / 2).saturating_add(1));
         let flags = flags.ok_or(FrameError::Truncated)?;
         let nibble = |number: u8| {
@@ -64,16 +62,15 @@ impl InCache {
             let flags = nibble(number);
             let index = reader.u8().ok_or(FrameError::Truncated)?;
             let slot = (usize::from(flags & 7) << 8) | usize::from(index);
-            let held = self.slots.get_mut(slot).ok_or(FrameError::Truncated)?;
             if flags & NEW != 0 {
                 any_new = true;
                 let len = if long { reader.u16() } else { reader.u8().map(u16::from) };
                 let len = usize::from(len.ok_or(FrameError::Truncated)?);
                 let text = reader.take(len).ok_or(FrameError::Truncated)?;
                 let text = std::str::from_utf8(text).map_err(|_| FrameError::Atom)?;
-                *held = Some(Atom::new(text).map_err(|_| FrameError::Atom)?);
+                self.slots.set(slot, Atom::new(text).map_err(|_| FrameError::Atom)?);
             }
-            atoms.push(held.clone().ok_or(FrameError::EmptySlot { slot })?);
+            atoms.push(self.slots.get(slot).cloned().ok_or(FrameError::EmptySlot { slot })?);
         }
         self.atoms = atoms.into();
         if !any_new {

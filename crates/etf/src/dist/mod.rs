@@ -35,6 +35,7 @@
 mod draft;
 mod inbound;
 mod outbound;
+mod slots;
 
 pub(crate) use draft::Refs;
 pub use draft::{Draft, Form};

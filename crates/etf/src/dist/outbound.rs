@@ -2,13 +2,14 @@
 
 use std::num::NonZeroU64;
 
-use super::{Draft, FIRST, Form, HEADER, NEW, NEXT, SLOTS};
-use crate::{Atom, tag};
+use super::slots::Slots;
+use super::{Draft, FIRST, Form, HEADER, NEW, NEXT};
+use crate::tag;
 
 /// The atom cache of the direction away from us.
 #[derive(Debug, Clone, Default)]
 pub struct OutCache {
-    slots: Vec<Option<Atom>>,
+    slots: Slots,
     nibbles: Vec<u8>,
 }
 
@@ -49,18 +50,14 @@ impl OutCache {
         if count == 0 || draft.form() != Form::Cached {
             return;
         }
-        if self.slots.is_empty() {
-            self.slots.resize(SLOTS, None);
-        }
         self.nibbles.clear();
         let mut long = false;
         for (slot, atom) in draft.refs.iter() {
             let segment = u8::try_from(slot >> 8).unwrap_or_default();
-            let Some(held) = self.slots.get_mut(usize::from(slot)) else { continue };
-            if held.as_ref() == Some(atom) {
+            if self.slots.get(slot.into()) == Some(atom) {
                 self.nibbles.push(segment);
             } else {
-                *held = Some(atom.clone());
+                self.slots.set(slot.into(), atom.clone());
                 long |= atom.as_bytes().len() > 255;
                 self.nibbles.push(segment | NEW);
             }

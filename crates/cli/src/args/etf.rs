@@ -94,7 +94,8 @@ pub(crate) enum Writing {
     ok USED HEX   the line begins with a term of USED bytes, which encodes to HEX\n  \
     error WORDS   it does not\n\n\
     A line may have 64 MiB (a term 32 MiB, inflated too); a longer one is an error, and skipped. Terms \
-    nest up to 1024 levels. Small maps are sorted, as in a VM.")]
+    nest up to 1024 levels. Maps of up to 32 pairs are sorted, as in a VM up to OTP 25, except with \
+    --minor-version 2; larger ones keep their order.")]
 pub(crate) struct EtfFilter {
     #[command(flatten)]
     pub(crate) form: EtfForm,

@@ -6,6 +6,15 @@ use meshx_etf::{Decoder, Encoder, Limits};
 
 use super::input::{hex, unhex};
 
+/// How terms are written again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Form {
+    pub(super) encoder: Encoder,
+    /// Whether small maps are sorted first, as VMs up to OTP 25 hold them. Later ones order atoms by a
+    /// number of their own, so there the order of the input says most.
+    pub(super) settled: bool,
+}
+
 /// How many bytes a line may have, without the line feed.
 pub(super) const LINE: usize = 64 << 20;
 
@@ -16,11 +25,7 @@ const KEPT: usize = 1 << 20;
 ///
 /// The answer is `ok USED HEX` if the line's bytes begin with a term: how many bytes that term has,
 /// and those that it encodes to; otherwise `error` and why not.
-pub(super) fn run(
-    mut input: impl BufRead,
-    mut out: impl Write,
-    encoder: Encoder,
-) -> io::Result<()> {
+pub(super) fn run(mut input: impl BufRead, mut out: impl Write, form: Form) -> io::Result<()> {
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -28,13 +33,13 @@ pub(super) fn run(
         // One more than is allowed, and the end of the line.
         input.by_ref().take(LINE as u64 + 1).read_until(b'\n', &mut line)?;
         let answer = match line.strip_suffix(b"\n") {
-            Some(line) => answer(line, encoder),
+            Some(line) => answer(line, form),
             None if line.len() > LINE => {
                 skip_line(&mut input)?;
                 format!("error a line of more than {LINE} bytes\n")
             }
             None if line.is_empty() => return Ok(()),
-            None => answer(&line, encoder),
+            None => answer(&line, form),
         };
         match out.write_all(answer.as_bytes()).and_then(|()| out.flush()) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
@@ -43,21 +48,22 @@ pub(super) fn run(
     }
 }
 
-fn answer(line: &[u8], encoder: Encoder) -> String {
-    match again(line.trim_ascii(), encoder) {
+fn answer(line: &[u8], form: Form) -> String {
+    match again(line.trim_ascii(), form) {
         Ok((used, bytes)) => format!("ok {used} {}\n", hex(&bytes)),
         Err(why) => format!("error {why}\n"),
     }
 }
 
-fn again(line: &[u8], encoder: Encoder) -> Result<(usize, Vec<u8>), String> {
+fn again(line: &[u8], form: Form) -> Result<(usize, Vec<u8>), String> {
     let bytes = unhex(line)?;
     let mut limits = Limits::default();
     limits.depth = Limits::DEEPEST;
     limits.inflated = LINE / 2;
     let decoder = Decoder::new().limits(limits);
     let (term, used) = decoder.prefix(&bytes).map_err(|error| error.to_string())?;
-    let again = encoder.term(&term.settled()).map_err(|error| error.to_string())?;
+    let term = if form.settled { term.settled() } else { term };
+    let again = form.encoder.term(&term).map_err(|error| error.to_string())?;
     Ok((used, again))
 }
 

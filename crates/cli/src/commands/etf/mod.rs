@@ -130,8 +130,11 @@ fn write(bytes: &[u8], format: Writing, output: Output) -> Result<(), Failure> {
 }
 
 fn filter(arguments: &EtfFilter) -> Result<u8, Failure> {
-    let encoder = encoder(arguments.minor_version, arguments.form.deterministic);
-    filter::run(std::io::stdin().lock(), std::io::stdout().lock(), encoder)
+    let form = filter::Form {
+        encoder: encoder(arguments.minor_version, arguments.form.deterministic),
+        settled: arguments.minor_version < 2,
+    };
+    filter::run(std::io::stdin().lock(), std::io::stdout().lock(), form)
         .map_err(|error| Failure::internal("read stdin or write to stdout", &error))?;
     Ok(exit::SUCCESS)
 }

@@ -12,10 +12,14 @@ use super::*;
 /// What the filter answers, as lines. A small buffer, so that lines come in pieces.
 fn answers(input: impl Read) -> Vec<String> {
     let mut out = Vec::new();
-    run(BufReader::with_capacity(100, input), &mut out, encoder(1, false)).unwrap();
+    run(BufReader::with_capacity(100, input), &mut out, otp_25()).unwrap();
     let text = String::from_utf8(out).unwrap();
     assert!(text.is_empty() || text.ends_with('\n'));
     text.lines().map(str::to_owned).collect()
+}
+
+fn otp_25() -> Form {
+    Form { encoder: encoder(1, false), settled: true }
 }
 
 /// As the command does, on a stack that the deepest terms fit.
@@ -160,7 +164,7 @@ fn a_line_that_is_too_long_is_an_error_and_skipped() {
 
 fn answers_of_large(input: impl Read) -> Vec<String> {
     let mut out = Vec::new();
-    run(BufReader::with_capacity(1 << 20, input), &mut out, encoder(1, false)).unwrap();
+    run(BufReader::with_capacity(1 << 20, input), &mut out, otp_25()).unwrap();
     String::from_utf8(out).unwrap().lines().map(str::to_owned).collect()
 }
 
@@ -187,7 +191,7 @@ fn an_answer_is_written_at_once() {
         }
     }
     let mut out = Flushes(Vec::new(), Vec::new());
-    run(Cursor::new("836101\nzz\n836a\n"), &mut out, encoder(1, false)).unwrap();
+    run(Cursor::new("836101\nzz\n836a\n"), &mut out, otp_25()).unwrap();
     let ends = out.0.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
     assert_eq!(out.1, ends.collect::<Vec<_>>());
 }
@@ -203,12 +207,22 @@ fn a_reader_that_went_away_ends_it_well() {
             Ok(())
         }
     }
-    assert!(run(Cursor::new("836101\n"), Gone, encoder(1, false)).is_ok());
+    assert!(run(Cursor::new("836101\n"), Gone, otp_25()).is_ok());
 }
 
 #[test]
 fn the_form_can_be_chosen() {
     let mut out = Vec::new();
-    run(Cursor::new("836400026f6b\n"), &mut out, encoder(2, false)).unwrap();
-    assert_eq!(out, b"ok 6 8377026f6b\n");
+    // And the order of a small map is kept: `#{b => 1, a => 1}`.
+    let map = "837400000002640001626101640001616101";
+    let otp_26 = Form { encoder: encoder(2, false), settled: false };
+    run(Cursor::new(format!("836400026f6b\n{map}\n")), &mut out, otp_26).unwrap();
+    run(Cursor::new(map), &mut out, otp_25()).unwrap();
+    let wanted = [
+        "ok 6 8377026f6b",
+        "ok 18 83740000000277016261017701616101",
+        "ok 18 837400000002640001616101640001626101",
+        "",
+    ];
+    assert_eq!(String::from_utf8(out).unwrap(), wanted.join("\n"));
 }

@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Why(Why),
     /// Look for what is wrong, or will be
     Check(Check),
+    /// Run an EPMD in the place of OTP's, or ask the one that runs
+    Epmd(Epmd),
     /// Terms in Erlang's external format: read, write, test
     Etf(Etf),
     /// Print a completion script for a shell
@@ -382,6 +384,17 @@ pub(crate) struct Check {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "meshx epmd [FLAGS]\n       meshx epmd [-port N] -names | -kill | -stop NAME",
+    after_help = EPMD_FLAGS
+)]
+pub(crate) struct Epmd {
+    /// Flags of OTP's epmd, with one dash
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS", hide = true)]
+    pub(crate) flags: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Completions {
     /// The shell
     pub(crate) shell: clap_complete::Shell,
@@ -402,6 +415,33 @@ pub(crate) struct DemoPeer {
     #[arg(long)]
     pub(crate) port: Option<u16>,
 }
+
+/// They are OTP's, so clap does not read them: `commands/epmd/flags.rs` does.
+const EPMD_FLAGS: &str = "\
+The daemon:
+  -port N                  Listen on this port [env: ERL_EPMD_PORT] [default: 4369]
+  -address LIST            Listen on these addresses, too; without it on loopback alone
+                           (0.0.0.0 and :: are all) [env: ERL_EPMD_ADDRESS]
+  -daemon                  In the background; returns once it listens
+  -relaxed_command_check   Allow -kill while nodes are registered, and -stop
+                           [env: ERL_EPMD_RELAXED_COMMAND_CHECK]
+  -packet_timeout SECONDS  Close what has not asked by then [default: 60]
+  -delay_accept SECONDS    Play a busy machine
+  -delay_write SECONDS     Play a busy machine
+  -d, -debug               Log on stderr; twice for more
+
+A running one, on this machine:
+  -names                   List its nodes
+  -kill                    End it
+  -stop NAME               Take a name from its holder
+
+The flags are those of OTP's epmd, with one dash; -systemd is not supported. Called by the name epmd
+(a symbolic link) this program speaks and exits as OTP's. Three ways to have it serve the nodes of
+this machine:
+  meshx epmd -daemon             before the first node: the epmd that `erl` starts then gives way
+  erl -epmd 'meshx epmd -daemon' has this VM start it; also in ERL_AFLAGS
+  a link named epmd in the place of OTP's, in ROOT/erts-VERSION/bin: every VM there starts it
+  (ROOT is what `erl -noshell -eval 'io:put_chars(code:root_dir()), halt().'` prints)";
 
 /// A duration as in Go and systemd: `500ms`, `10s`, `2m`, `1h`.
 fn duration(text: &str) -> Result<Duration, String> {

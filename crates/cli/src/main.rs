@@ -14,6 +14,9 @@ use crate::failure::Failure;
 use crate::output::Output;
 
 fn main() -> std::process::ExitCode {
+    if let Some(words) = commands::epmd::called_as_epmd() {
+        return commands::epmd::main(&words);
+    }
     let arguments = Arguments::parse();
     // Before any thread exists: the new program replaces this one.
     if let Command::Launch(launch) = &arguments.command {
@@ -22,6 +25,9 @@ fn main() -> std::process::ExitCode {
         return status.into();
     }
     let output = Output::new(arguments.json, arguments.quiet);
+    if let Command::Epmd(epmd) = &arguments.command {
+        return commands::epmd::run_command(&epmd.flags, output, arguments.verbose);
+    }
     output::start_logging(arguments.verbose);
     let runtime = match runtime(&arguments.command) {
         Ok(runtime) => runtime,

@@ -3,6 +3,7 @@
 mod agent;
 mod check;
 mod demo;
+pub(crate) mod epmd;
 mod etf;
 mod exec;
 mod intentions;
@@ -36,7 +37,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<u8, Failure>
         Command::Version => Ok(meta::version(output)),
         Command::DemoPeer(arguments) => demo::peer::run(&arguments).await,
         // Handled before the runtime exists.
-        Command::Launch(_) => Ok(crate::failure::exit::INTERNAL),
+        Command::Launch(_) | Command::Epmd(_) => Ok(crate::failure::exit::INTERNAL),
     }
 }
 

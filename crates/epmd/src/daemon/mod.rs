@@ -9,6 +9,7 @@
 //!   without an answer; a question for one is answered "no such name", as there.
 //! * A name whose holder's connection has ended is free at once, also when the daemon has not come
 //!   to read that end yet.
+//! * A request with bytes after its last field is closed, a registration, too.
 //! * A refused registration is closed. OTP's daemon keeps such connections open for ever.
 //! * A request must be whole within the packet time-out. There, each byte begins a new one.
 //! * Out of descriptors, or of places, the oldest connection that is not a lease is closed for a new

@@ -1,1 +1,6 @@
-//! Client and daemon against each other, against OTP's, and against stock VMs.
+//! Client and daemon against OTP's own daemon.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod client;
+mod compare;
+mod otp;

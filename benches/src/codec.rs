@@ -1,4 +1,7 @@
-//! Erlang's term format: encoding and decoding four terms, the VM's own codec in the same run.
+//! Erlang's term format: encoding and decoding four terms, the VM's own codec and others in the same
+//! run.
+
+mod peers;
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -11,6 +14,8 @@ use serde::Serialize;
 
 use crate::report::{Row, Sample, Section, Unit, note};
 use crate::stage::{Stage, find};
+
+use peers::Peers;
 
 /// What the VM does: each line it prints is a name and the nanoseconds of one operation.
 const MODULE: &str = r#"
@@ -102,10 +107,14 @@ const DECODE_AIM: f64 = 0.25;
 /// anybody as long.
 const ENCODE_AIM: f64 = 0.5;
 
+/// We are to be ahead of every other codec.
+const FIRST_AIM: f64 = 1.0;
+
 pub(crate) fn measure(stage: &Stage, section: &mut Section) -> Result<()> {
     let erl = find("erl");
     let mut subjects = subjects()?;
     let mut theirs: HashMap<String, [Sample; 2]> = HashMap::new();
+    let mut peers = Peers::build(stage, section);
     for _ in 0..stage.runs {
         if stage.budget.is_spent()? {
             break;
@@ -113,6 +122,9 @@ pub(crate) fn measure(stage: &Stage, section: &mut Section) -> Result<()> {
         for subject in &mut subjects {
             subject.run()?;
         }
+        let terms: Vec<_> =
+            subjects.iter().map(|s| (s.name, s.times, s.bytes.as_slice())).collect();
+        peers.run(stage, &terms)?;
         if let Some(erl) = &erl {
             for (name, encode, decode) in vm(stage, erl)? {
                 let samples = theirs.entry(name).or_default();
@@ -127,12 +139,17 @@ pub(crate) fn measure(stage: &Stage, section: &mut Section) -> Result<()> {
         note(WHY);
     }
     for subject in subjects {
-        let theirs = theirs.get(subject.name);
-        subject.rows(theirs, section);
+        let (name, title) = (subject.name, subject.title);
+        subject.rows(theirs.get(name), &peers, section);
+        peers.rows(name, title, section);
     }
     section.notice(
-        "we encode into a buffer that is there already, the VM into a new binary".to_owned(),
+        "we encode into a buffer that is there already, as do ei, eetf and erltf; the VM into a new \
+         binary, and erlang_rs into a new vector"
+            .to_owned(),
     );
+    section
+        .notice("ei builds no term: it decodes into numbers and buffers that are there".to_owned());
     Ok(())
 }
 
@@ -229,20 +246,29 @@ impl Subject {
         Ok(())
     }
 
-    fn rows(self, theirs: Option<&[Sample; 2]>, section: &mut Section) {
+    fn rows(self, theirs: Option<&[Sample; 2]>, peers: &Peers, section: &mut Section) {
         for (operation, sample) in OPERATIONS.into_iter().zip(self.samples) {
             let (name, subject) = operation;
             let what = format!("{}: {name}", self.title);
             let ratio = theirs.map(|theirs| sample.over(&theirs[usize::from(name == DECODE)]));
+            let encoding = if self.name == "large" { SHARED } else { OPERATIONS[0].1 };
+            // Each side in the form that suits it best.
+            let fastest = (subject == encoding || subject == TYPED)
+                .then(|| peers.fastest(self.name, name))
+                .flatten()
+                .map(|fastest| sample.over(&fastest));
             section.row(Row::new(&what, subject, Unit::Nanoseconds, sample));
             if let Some(ratio) = ratio {
                 let row = Row::new(&what, "of the VM's time", Unit::Ratio, ratio);
-                let encoding = if self.name == "large" { SHARED } else { OPERATIONS[0].1 };
                 section.row(match subject {
                     TYPED => row.at_most(DECODE_AIM),
                     subject if subject == encoding => row.at_most(ENCODE_AIM),
                     _ => row,
                 });
+            }
+            if let Some(ratio) = fastest {
+                let row = Row::new(&what, "of the fastest other's time", Unit::Ratio, ratio);
+                section.row(row.at_most(FIRST_AIM));
             }
         }
         for (name, sample) in [ENCODE, DECODE].into_iter().zip(theirs.into_iter().flatten()) {

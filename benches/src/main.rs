@@ -11,6 +11,7 @@ mod control_plane;
 mod deny;
 mod http;
 mod machine;
+mod node;
 mod peer;
 mod program;
 mod report;
@@ -61,12 +62,15 @@ enum Bench {
     Vm,
     /// Erlang's term format, encoded and decoded
     Codec,
+    /// Messages between Rust nodes and stock ones
+    Node,
 }
 
 type Measure = fn(&Stage, &mut Section) -> Result<()>;
 
-const BENCHES: [(Bench, &str, Measure); 6] = [
+const BENCHES: [(Bench, &str, Measure); 7] = [
     (Bench::Codec, "codec", codec::measure),
+    (Bench::Node, "node", node::measure),
     (Bench::Startup, "startup", startup::measure),
     (Bench::Vm, "vm", vm::measure),
     (Bench::Deny, "deny", deny::measure),
@@ -75,6 +79,16 @@ const BENCHES: [(Bench, &str, Measure); 6] = [
 ];
 
 fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|word| word == node::peer::COMMAND) {
+        return match node::peer::run(&words[1..]) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                note(&format!("error: {error:#}"));
+                ExitCode::FAILURE
+            }
+        };
+    }
     let arguments = Arguments::parse();
     match run(&arguments) {
         Ok(true) => ExitCode::SUCCESS,

@@ -45,6 +45,7 @@ impl FromIterator<f64> for Sample {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
     ConnectionsPerSecond,
+    CpuMicroseconds,
     CpuMilliseconds,
     CpuSecondsPerGigabyte,
     GigabitsPerSecond,
@@ -53,6 +54,8 @@ pub(crate) enum Unit {
     Milliseconds,
     Nanoseconds,
     Ratio,
+    /// Of messages a second.
+    Thousands,
 }
 
 impl Unit {
@@ -60,6 +63,7 @@ impl Unit {
     fn form(self) -> (&'static str, usize) {
         match self {
             Self::ConnectionsPerSecond => ("conn/s", 0),
+            Self::CpuMicroseconds => ("µs CPU", 2),
             Self::CpuMilliseconds => ("ms CPU", 2),
             Self::CpuSecondsPerGigabyte => ("CPU s/GB", 2),
             Self::GigabitsPerSecond => ("Gb/s", 1),
@@ -68,6 +72,7 @@ impl Unit {
             Self::Milliseconds => ("ms", 1),
             Self::Nanoseconds => ("ns", 0),
             Self::Ratio => ("", 2),
+            Self::Thousands => ("k/s", 1),
         }
     }
 }
@@ -79,7 +84,43 @@ pub(crate) struct Row {
     subject: String,
     unit: Unit,
     sample: Sample,
-    aim: Option<f64>,
+    aim: Option<Aim>,
+}
+
+/// What the median is meant to be.
+#[derive(Clone, Copy, Debug)]
+enum Aim {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Aim {
+    fn is_met(self, median: f64) -> bool {
+        match self {
+            Self::AtMost(aim) => median <= aim,
+            Self::AtLeast(aim) => median >= aim,
+        }
+    }
+
+    /// As a reader is told.
+    fn text(self, median: f64) -> String {
+        let (sign, aim) = match self {
+            Self::AtMost(aim) => ("<=", aim),
+            Self::AtLeast(aim) => (">=", aim),
+        };
+        let verdict = if self.is_met(median) { "met" } else { "MISSED" };
+        // No more digits than it has.
+        let aim = (aim * 100.0).round() / 100.0;
+        format!("{sign} {aim}: {verdict}")
+    }
+
+    fn json(self, at_most: bool) -> Option<f64> {
+        match self {
+            Self::AtMost(aim) if at_most => Some(aim),
+            Self::AtLeast(aim) if !at_most => Some(aim),
+            _ => None,
+        }
+    }
 }
 
 impl Row {
@@ -90,7 +131,14 @@ impl Row {
     /// The median is meant to be no more than this.
     #[must_use]
     pub(crate) fn at_most(mut self, aim: f64) -> Self {
-        self.aim = Some(aim);
+        self.aim = Some(Aim::AtMost(aim));
+        self
+    }
+
+    /// The median is meant to be no less than this.
+    #[must_use]
+    pub(crate) fn at_least(mut self, aim: f64) -> Self {
+        self.aim = Some(Aim::AtLeast(aim));
         self
     }
 
@@ -105,10 +153,7 @@ impl Row {
                 } else {
                     String::new()
                 };
-                let aim = self.aim.map_or_else(String::new, |aim| {
-                    let verdict = if median <= aim { "met" } else { "MISSED" };
-                    format!("<= {aim}: {verdict}")
-                });
+                let aim = self.aim.map_or_else(String::new, |aim| aim.text(median));
                 (format!("{} {unit}", number(median)).trim_end().to_owned(), range, aim)
             }
         };
@@ -126,8 +171,9 @@ impl Row {
             "min": spread.map(|[low, ..]| low),
             "max": spread.map(|[.., high]| high),
             "values": self.sample.0,
-            "at_most": self.aim,
-            "met": self.aim.zip(spread).map(|(aim, [_, median, _])| median <= aim),
+            "at_most": self.aim.and_then(|aim| aim.json(true)),
+            "at_least": self.aim.and_then(|aim| aim.json(false)),
+            "met": self.aim.zip(spread).map(|(aim, [_, median, _])| aim.is_met(median)),
         })
     }
 }

@@ -54,6 +54,11 @@ impl Stage {
         Ok(stage)
     }
 
+    /// Where programs run; gone with the stage.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// A program with nothing of the caller's environment but `PATH`.
     pub(crate) fn command(&self, program: &Path, control_plane: &str) -> Command {
         let mut command = Command::new(program);

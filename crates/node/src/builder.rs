@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use crate::carrier::{Carrier, Listen, Myself};
 use crate::connection::accept;
 use crate::error::StartError;
+use crate::global::{self, Global};
 use crate::node::{Inner, Node, fresh_creation};
 
 /// So many peers may be in the midst of a handshake with this node.
@@ -25,8 +26,17 @@ pub enum Visibility {
     /// Not in anybody's `nodes()`, and no part of `global`: the default, and right for most.
     #[default]
     Hidden,
-    /// In everybody's `nodes()`.
-    Visible,
+    /// In everybody's `nodes()`. Stock nodes expect of such a node that it answers their `global`.
+    Visible {
+        /// Which part it has in `global`.
+        global: Global,
+    },
+}
+
+impl Visibility {
+    /// In everybody's `nodes()`, and polite to `global`: as visible as a node can be that does no
+    /// harm to any other when its connections come and go.
+    pub const VISIBLE: Self = Self::Visible { global: Global::Polite };
 }
 
 /// A node to be set up. See [`Node::builder`].
@@ -168,6 +178,7 @@ impl Builder {
         let creation = creation.filter(|&creation| creation > 3).unwrap_or_else(fresh_creation);
         let id = NodeId::new(Atom::cut(&self.name), creation);
         let inner = Arc::new(Inner::new(id, self.config));
+        global::start(&inner);
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
         for (carrier, listener) in listeners {
             let serve = serve(Arc::clone(&inner), carrier, listener, Arc::clone(&handshakes));
@@ -213,7 +224,7 @@ impl Config {
     pub(crate) fn flags(&self) -> Flags {
         match self.visibility {
             Visibility::Hidden => self.flags,
-            Visibility::Visible => self.flags | Flags::PUBLISHED,
+            Visibility::Visible { .. } => self.flags | Flags::PUBLISHED,
         }
     }
 

@@ -95,6 +95,28 @@ impl Node {
         let answer = self.inner().call(&client, server.into(), "$gen_call", request, limit);
         answer.await?.typed().map_err(CallError::Answer)
     }
+
+    /// As [`Mailbox::cast`], on behalf of no process in particular.
+    pub async fn cast<Q: Serialize + Sync + ?Sized>(
+        &self,
+        server: impl Into<To>,
+        request: &Q,
+    ) -> Result<(), SendError> {
+        let Some(client) = self.inner().client() else { return Ok(()) };
+        let message = (Atom::cut("$gen_cast"), request);
+        self.inner().send(&client.pid, server.into(), &Typed(&message)).await
+    }
+
+    /// As [`Caller::reply`], from anywhere: for answers that a task gives which a server has started.
+    pub async fn reply<A: Serialize + Sync + ?Sized>(
+        &self,
+        to: &Caller,
+        answer: &A,
+    ) -> Result<(), SendError> {
+        let Some(client) = self.inner().client() else { return Ok(()) };
+        let message = (&to.tag, answer);
+        self.inner().send_back(&client.pid, &to.to(), &Typed(&message)).await
+    }
 }
 
 /// While it lives, the answer to a call is waited for.
@@ -128,13 +150,25 @@ impl Inner {
         request: &Q,
         limit: Duration,
     ) -> Result<Payload, CallError> {
+        self.call_labelled(cell, server, &Atom::cut(kind), request, limit).await
+    }
+
+    /// One call with a label of any kind in front.
+    pub(crate) async fn call_labelled<L: Serialize + Sync, Q: Serialize + Sync + ?Sized>(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        server: To,
+        label: &L,
+        request: &Q,
+        limit: Duration,
+    ) -> Result<Payload, CallError> {
         let reference = self.reference(&cell.pid);
         let answer = cell.expect_reply(reference.clone());
         let waiting = Waiting::new(self, cell, reference);
         let exchange = async {
             self.monitor(cell, server.clone(), waiting.reference.clone()).await;
             let tag = tag(&waiting.reference);
-            let message = (Atom::cut(kind), (&cell.pid, tag), request);
+            let message = (label, (&cell.pid, tag), request);
             match self.send(&cell.pid, server, &Typed(&message)).await {
                 // The monitor has it, too, and says what it is.
                 Ok(()) | Err(SendError::Connect(_)) => {}
@@ -143,6 +177,7 @@ impl Inner {
             match answer.await {
                 Ok(Reply::Message(answer)) => Ok(answer),
                 Ok(Reply::Down(reason)) => Err(CallError::of(reason)),
+                Ok(Reply::Refused(reason)) => Err(CallError::of(Term::Atom(reason))),
                 Err(_) => Err(CallError::NoProcess),
             }
         };
@@ -190,13 +225,32 @@ impl Caller {
         &self.pid
     }
 
-    /// Answers, with `{Tag, Answer}`: to the alias if the tag has one.
+    /// Answers, with `{Tag, Answer}`: to the alias if the tag has one. An error if the connection over
+    /// which he called is gone: it is not made again for this, as a caller is told of its loss.
     pub async fn reply<A: Serialize + Sync + ?Sized>(
         &self,
         from: &Mailbox,
         answer: &A,
     ) -> Result<(), SendError> {
-        from.send(self.to(), &(&self.tag, answer)).await
+        let message = (&self.tag, answer);
+        from.inner().send_back(from.pid(), &self.to(), &Typed(&message)).await
+    }
+
+    /// The reference of the call, with which callers monitor who they call: in `R`, `[alias | R]`,
+    /// `[[alias | R] | R2]` and `{R, Node}`.
+    pub(crate) fn reference(&self) -> Option<&Reference> {
+        let mut tag = &self.tag;
+        loop {
+            tag = match tag {
+                Term::Reference(reference) => return Some(reference),
+                Term::Improper(list) => match (list.elements(), list.tail()) {
+                    ([inner @ Term::Improper(_)], _) => inner,
+                    (_, tail) => tail,
+                },
+                Term::Tuple(pair) => pair.first()?,
+                _ => return None,
+            };
+        }
     }
 
     /// Where the answer goes.

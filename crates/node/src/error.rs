@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshx_core::{Code, Diagnostic};
+use meshx_core::{Code, Diagnostic, MeshError};
 use meshx_dist::handshake::{Failure, Status};
 use meshx_etf::{Atom, TypedError};
 
@@ -82,8 +82,13 @@ pub enum ConnectError {
     #[error("{0} is not connected")]
     NotConnected(Atom),
     /// It was closed at that moment.
-    #[error("the connection was lost")]
-    Lost,
+    #[error("the connection to {node} was lost: {reason}")]
+    Lost {
+        /// The node.
+        node: Atom,
+        /// Why, for people.
+        reason: String,
+    },
     /// The node stops.
     #[error("this node is stopping")]
     Stopping,
@@ -123,18 +128,21 @@ impl Diagnostic for ConnectError {
     fn code(&self) -> Code {
         Code(match self {
             Self::Name(_) => 401,
-            Self::Reach { .. } => 601,
+            Self::Reach { reason, .. } => return mesh(reason).map_or(Code(601), MeshError::code),
             Self::Handshake { reason: Failure::Cookie, .. } => 603,
             Self::Handshake { .. } => 602,
             Self::Closed { .. } => 604,
             Self::Timeout { .. } => 605,
-            Self::NotConnected(_) | Self::Lost | Self::Stopping => 606,
+            Self::NotConnected(_) | Self::Lost { .. } | Self::Stopping => 606,
         })
     }
 
     fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Name(_) => "a node name is name@host",
+            Self::Reach { reason, .. } if mesh(reason).is_some() => {
+                return mesh(reason).and_then(MeshError::hint);
+            }
             Self::Reach { .. } => {
                 "is the node running, and is its EPMD, or its port, the one asked?"
             }
@@ -146,7 +154,7 @@ impl Diagnostic for ConnectError {
             Self::Closed { stage: "last step", .. } => "most likely the cookies differ",
             Self::Closed { .. } => "is it an Erlang node that listens there?",
             Self::Timeout { .. } => "is the node overloaded, or something else at its port?",
-            Self::Handshake { .. } | Self::NotConnected(_) | Self::Lost | Self::Stopping => {
+            Self::Handshake { .. } | Self::NotConnected(_) | Self::Lost { .. } | Self::Stopping => {
                 return None;
             }
         };
@@ -156,4 +164,9 @@ impl Diagnostic for ConnectError {
     fn is_retryable(&self) -> bool {
         !matches!(self, Self::Name(_) | Self::Stopping)
     }
+}
+
+/// What the mesh said, where the carrier is one.
+fn mesh(reason: &io::Error) -> Option<&MeshError> {
+    reason.get_ref()?.downcast_ref()
 }

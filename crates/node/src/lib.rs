@@ -9,16 +9,22 @@
 //! Erlang"): signals between two processes stay in order; each link and monitor ends exactly once,
 //! with `noconnection` if the other node is lost.
 
+mod behaviour;
 mod builder;
 mod call;
 pub mod carrier;
 mod connection;
+mod envelope;
 mod error;
+pub mod global;
+mod membership;
 mod node;
 mod process;
+mod rpc;
 mod spawned;
 mod to;
 
+pub use behaviour::{Answer, EventManager, GenServer, Info, Next, Replies, ServeError};
 pub use builder::{Builder, Visibility};
 pub use call::{CallError, Caller};
 pub use error::{ConnectError, NameError, SendError, StartError};
@@ -28,4 +34,5 @@ pub use meshx_dist::{Payload, control::Target};
 pub use meshx_etf as etf;
 pub use node::{Node, NodeEvent, PeerInfo, TooManyProcesses};
 pub use process::{Down, Mailbox, Message, Signal};
+pub use rpc::{Arguments, RpcError};
 pub use to::To;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use meshx_dist::handshake::{Flags, Local, Status};
@@ -82,7 +82,7 @@ pub(crate) struct Inner {
     pub(crate) stop: CancellationToken,
     counter: AtomicU64,
     /// On whose behalf calls are made that no process makes.
-    client: OnceLock<Arc<Cell>>,
+    client: Mutex<Option<Arc<Cell>>>,
 }
 
 impl Node {
@@ -206,7 +206,7 @@ impl Inner {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             counter: AtomicU64::new(u64::from(meshx_rt::random::u32())),
-            client: OnceLock::new(),
+            client: Mutex::default(),
         }
     }
 
@@ -238,12 +238,14 @@ impl Inner {
 
     /// Who calls where no process does.
     pub(crate) fn client(&self) -> Option<Arc<Cell>> {
-        if let Some(client) = self.client.get() {
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever knows its pid can end it.
+        if let Some(client) = client.as_ref().filter(|it| !it.ended.is_cancelled()) {
             return Some(Arc::clone(client));
         }
         let new = self.processes.insert()?;
-        // It has no mailbox: nothing but answers may stay with it.
-        Some(Arc::clone(self.client.get_or_init(|| new)))
+        new.only_answers();
+        Some(Arc::clone(client.insert(new)))
     }
 
     /// What we say of ourselves to `peer`.
@@ -331,6 +333,11 @@ impl Inner {
         }
         self.tasks.close();
         _ = tokio::time::timeout(std::time::Duration::from_secs(5), self.tasks.wait()).await;
+        for carrier in &self.config.carriers {
+            if let Err(error) = carrier.stop().await {
+                tracing::warn!(carrier = carrier.name(), %error, "not all is undone");
+            }
+        }
     }
 
     /// Ends a process from within.

@@ -96,7 +96,7 @@ impl Inner {
         }
         if options.monitor {
             let target = Target::Pid(cell.pid.clone());
-            cell.watched_by(reference.clone(), Watcher { pid: from.clone(), via, target });
+            cell.watched_by(reference.clone(), Watcher { pid: from.clone(), via, target, guard: None });
             connection.monitored(reference.clone(), cell.pid.id);
         }
         let reply = Control::SpawnReply {

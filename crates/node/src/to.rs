@@ -78,7 +78,7 @@ impl Connection {
 impl From<Unsent> for SendError {
     fn from(unsent: Unsent) -> Self {
         match unsent {
-            Unsent::Closed => Self::Connect(ConnectError::Lost),
+            Unsent::Closed { node, reason } => Self::Connect(ConnectError::Lost { node, reason }),
             Unsent::Encode(error) => Self::Encode(error),
         }
     }

@@ -16,7 +16,7 @@ mod outbound;
 mod ticks;
 
 pub use inbound::{Event, Message, Receiver};
-pub use outbound::{Batch, Outbox};
+pub use outbound::{Batch, LARGE_AT_ONCE, Outbox};
 pub use ticks::{Tick, Ticks, Ticktime};
 
 use meshx_etf::dist::{Form, FrameError};

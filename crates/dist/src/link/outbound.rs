@@ -17,6 +17,9 @@ const SHARED: usize = 4 * 1024;
 /// How much memory is taken at a time for what is copied.
 const TAIL: usize = 64 * 1024;
 
+/// So many senders may have a large message on its way at a time.
+pub const LARGE_AT_ONCE: usize = 64;
+
 /// Turns messages into the bytes of one connection.
 ///
 /// The messages of one sender stay in their order. A message of more than [`FRAGMENT`] bytes is cut
@@ -111,6 +114,17 @@ impl Outbox {
     /// How many bytes wait. Who fills the outbox asks, and stops in time.
     pub fn queued(&self) -> usize {
         self.ready_bytes.saturating_add(self.large_bytes)
+    }
+
+    /// Whether this sender should wait before it sends more: `limit` bytes wait that are not part of
+    /// large messages, or of its own, or [`LARGE_AT_ONCE`] large messages are on their way. What
+    /// others send in fragments holds nobody up.
+    pub fn is_busy(&self, sender: u64, limit: usize) -> bool {
+        let own = self.large.iter().find(|large| large.sender == sender);
+        let behind = |large: &Large| large.behind.iter().map(Draft::len).sum::<usize>();
+        self.ready_bytes > limit
+            || self.large.len() >= LARGE_AT_ONCE
+            || own.is_some_and(|large| large.bytes.saturating_add(behind(large)) > limit)
     }
 
     /// Whether nothing waits.

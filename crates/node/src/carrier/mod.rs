@@ -2,6 +2,7 @@
 
 mod epmd;
 mod memory;
+mod mesh;
 mod tcp;
 mod unix;
 
@@ -15,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use epmd::Epmd;
 pub use memory::{Memory, Switchboard};
+pub use mesh::Mesh;
 pub use tcp::{Resolve, Static, Tcp};
 pub use unix::Unix;
 
@@ -45,6 +47,18 @@ pub trait Carrier: Send + Sync + 'static {
 
     /// Opens a stream to a node. The caller limits the time.
     fn dial<'a>(&'a self, node: &'a str) -> Carried<'a, Stream>;
+
+    /// Why a stream to or from that node has just been closed, if the carrier knows more than that it
+    /// was.
+    fn why_closed(&self, _node: &str) -> Option<io::Error> {
+        None
+    }
+
+    /// Undoes what [`Carrier::listen`] did outside of this program, and waits until that is done.
+    /// Called once, when the node has stopped and its streams are closed.
+    fn stop(&self) -> Carried<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// A listener. Dropping it takes back what made the node known.

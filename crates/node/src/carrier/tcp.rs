@@ -108,7 +108,7 @@ impl Listen for Listening {
     }
 }
 
-fn halves(stream: TcpStream, peer: SocketAddr) -> Stream {
+pub(super) fn halves(stream: TcpStream, peer: SocketAddr) -> Stream {
     let (read, write) = stream.into_split();
     Stream {
         read: Box::new(read),

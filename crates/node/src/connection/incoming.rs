@@ -118,7 +118,10 @@ impl<'n> Incoming<'n> {
                         Spawned::Pid(pid) => Ok(pid),
                         Spawned::Error(reason) => Err(reason),
                     };
-                    cell.spawned(reference, result, linked, monitored);
+                    let unwanted = cell.spawned(reference.clone(), result, linked, monitored);
+                    if let Some(pid) = unwanted {
+                        node.demonitor(&to, reference, Target::Pid(pid), via);
+                    }
                 }
             }
             // A group leader is of no use here: nothing writes to a terminal on somebody's behalf.
@@ -139,8 +142,8 @@ impl<'n> Incoming<'n> {
             Target::Pid(pid) => self.node.processes.get(pid),
             Target::Name(name) => self.node.processes.named(name),
         };
-        let watcher =
-            Watcher { pid: from.clone(), via: Some(self.connection.id), target: to.clone() };
+        let via = Some(self.connection.id);
+        let watcher = Watcher { pid: from.clone(), via, target: to.clone(), guard: None };
         let watched = cell.is_some_and(|cell| {
             cell.watched_by(reference.clone(), watcher)
                 && self.connection.monitored(reference.clone(), cell.pid.id)

@@ -75,16 +75,24 @@ async fn read(
         let mut space = receiver.space();
         tokio::select! {
             count = stream.read_buf(&mut space) => match count {
-                Ok(0) => return connection.close("it closed the connection"),
+                Ok(0) => return broke(&node, &connection, "it closed the connection"),
                 Ok(count) => {
                     connection.read.fetch_add(count as u64, Ordering::Relaxed);
                     lock(&connection.ticks).received(now());
                 }
-                Err(error) => return connection.close(&format!("reading failed: {error}")),
+                Err(error) => return broke(&node, &connection, &format!("reading failed: {error}")),
             },
             () = connection.closed() => return,
         }
     }
+}
+
+/// The stream is at its end: a carrier may know why.
+fn broke(node: &Inner, connection: &Connection, seen: &str) {
+    let mut carriers = node.config.carriers.iter();
+    let why = carriers.find_map(|carrier| carrier.why_closed(connection.name()));
+    let why = why.map(|why| why.to_string());
+    connection.close(why.as_deref().unwrap_or(seen));
 }
 
 /// While nothing is read because a mailbox is full, silence is no sign of death.

@@ -27,8 +27,8 @@ pub(crate) use setup::{accept, dial};
 
 /// So much may wait to be written before senders must wait; the same as `+zdbbl` of a VM.
 pub(crate) const BUSY: usize = 1 << 20;
-/// What cannot wait (exits, replies, links) may add to that; a peer that takes none of it for so long
-/// is given up.
+/// So much of what cannot wait (exits, replies, links) may gather until all is written once; a peer
+/// that takes nothing for so long is given up.
 const HOPELESS: usize = 64 << 20;
 
 /// A connection to one peer.
@@ -57,6 +57,8 @@ struct Out {
     outbox: Outbox,
     /// What was taken out last is not written yet.
     writing: bool,
+    /// Bytes of signals, which do not wait for room, since all was written.
+    urgent: usize,
     closed: bool,
 }
 
@@ -72,7 +74,7 @@ struct Relations {
 /// Why a message did not get onto a connection.
 #[derive(Debug)]
 pub(crate) enum Unsent {
-    Closed,
+    Closed { node: Atom, reason: String },
     Encode(TypedError),
 }
 
@@ -88,7 +90,7 @@ impl Connection {
             peer,
             flags,
             since: Instant::now(),
-            out: Mutex::new(Out { outbox: Outbox::new(flags), writing: false, closed: false }),
+            out: Mutex::new(Out { outbox: Outbox::new(flags), writing: false, urgent: 0, closed: false }),
             work: Notify::new(),
             room: Notify::new(),
             closing: CancellationToken::new(),
@@ -120,7 +122,7 @@ impl Connection {
         control: &Control,
         payload: impl FnOnce(&mut Draft) -> Result<(), TypedError>,
     ) -> Result<(), Unsent> {
-        self.push(sender, |draft| {
+        self.push(sender, false, |draft| {
             control.write(self.flags, None, draft)?;
             payload(draft)
         })
@@ -128,7 +130,7 @@ impl Connection {
 
     /// Sends a signal without a payload. A connection that is gone says so by other ways.
     pub(crate) fn signal(&self, sender: u64, control: &Control) {
-        let pushed = self.push(sender, |draft| {
+        let pushed = self.push(sender, true, |draft| {
             control.write(self.flags, None, draft)?;
             Ok(())
         });
@@ -137,7 +139,7 @@ impl Connection {
 
     /// Sends a signal with a reason.
     pub(crate) fn signal_reason(&self, sender: u64, control: &Control, reason: &Term) {
-        let pushed = self.push(sender, |draft| {
+        let pushed = self.push(sender, true, |draft| {
             if control.write(self.flags, Some(reason), draft)? {
                 draft.payload(reason)?;
             }
@@ -149,6 +151,7 @@ impl Connection {
     fn push(
         &self,
         sender: u64,
+        urgent: bool,
         write: impl FnOnce(&mut Draft) -> Result<(), TypedError>,
     ) -> Result<(), Unsent> {
         DRAFT.with_borrow_mut(|draft| {
@@ -156,11 +159,13 @@ impl Connection {
             write(draft).map_err(Unsent::Encode)?;
             let mut out = lock(&self.out);
             if out.closed {
-                return Err(Unsent::Closed);
+                drop(out);
+                return Err(Unsent::Closed { node: self.name().clone(), reason: self.why() });
             }
             let idle = out.outbox.is_empty();
+            out.urgent += if urgent { draft.len() } else { 0 };
+            let hopeless = out.urgent > HOPELESS;
             out.outbox.push(sender, draft);
-            let hopeless = out.outbox.queued() > BUSY + HOPELESS;
             drop(out);
             if idle {
                 self.work.notify_one();
@@ -180,16 +185,16 @@ impl Connection {
         }
     }
 
-    /// Whether senders should wait.
-    pub(crate) fn is_busy(&self) -> bool {
-        lock(&self.out).outbox.queued() > BUSY
+    /// Whether this sender should wait.
+    pub(crate) fn is_busy(&self, sender: u64) -> bool {
+        lock(&self.out).outbox.is_busy(sender, BUSY)
     }
 
-    /// Waits until there is room, or the connection is closed.
-    pub(crate) async fn room(&self) {
+    /// Waits until there is room for this sender, or the connection is closed.
+    pub(crate) async fn room(&self, sender: u64) {
         loop {
             let room = self.room.notified();
-            if self.closing.is_cancelled() || !self.is_busy() {
+            if self.closing.is_cancelled() || !self.is_busy(sender) {
                 return;
             }
             tokio::select! {
@@ -223,11 +228,11 @@ impl Connection {
         let mut out = lock(&self.out);
         out.outbox.take(batch);
         out.writing = batch.has_remaining();
-        let room = out.outbox.queued() <= BUSY;
-        drop(out);
-        if room {
-            self.room.notify_waiters();
+        if out.outbox.is_empty() {
+            out.urgent = 0;
         }
+        drop(out);
+        self.room.notify_waiters();
     }
 
     /// Ends the connection; the first reason counts.

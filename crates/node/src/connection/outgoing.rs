@@ -53,7 +53,8 @@ impl Inner {
         }
     }
 
-    fn tell_watcher(
+    /// A monitor of `watcher` on `pid` fires.
+    pub(crate) fn tell_watcher(
         &self,
         pid: &Pid,
         reference: Reference,

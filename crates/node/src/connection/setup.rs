@@ -16,6 +16,9 @@ use crate::node::Inner;
 
 /// How long a node waits for the one that it was told to wait for (`nok`).
 const INCOMING: Duration = Duration::from_secs(7);
+/// How often, and with which pauses, a carrier is asked why it closed a stream.
+const REASON_LOOKS: u32 = 5;
+const REASON_PAUSE: Duration = Duration::from_millis(10);
 
 /// The connection to a node, made if need be. Whoever asks meanwhile shares the attempt.
 pub(crate) async fn dial(node: &Arc<Inner>, to: &Atom) -> Result<Arc<Connection>, ConnectError> {
@@ -43,7 +46,7 @@ pub(crate) async fn dial(node: &Arc<Inner>, to: &Atom) -> Result<Arc<Connection>
                     drop(attempt);
                     dialled
                 });
-                return dialled.await.unwrap_or(Err(ConnectError::Lost));
+                return dialled.await.unwrap_or(Err(ConnectError::Stopping));
             }
         }
     }
@@ -74,6 +77,14 @@ async fn try_all(node: &Arc<Inner>, to: &Atom) -> Result<Arc<Connection>, Connec
             Ok(Err(ConnectError::Handshake { reason: Failure::Refused(Status::Nok), .. })) => {
                 incoming(node, to).await
             }
+            Ok(Err(closed @ ConnectError::Closed { .. })) => {
+                // Its stream is gone by now, which may be what the carrier waits for to tell.
+                let reason = reason(carrier.as_ref(), to).await;
+                Err(reason.map_or(closed, |reason| ConnectError::Reach {
+                    node: to.clone(),
+                    reason: Arc::new(reason),
+                }))
+            }
             Ok(done) => done,
             Err(_) => Err(timeout()),
         };
@@ -81,6 +92,17 @@ async fn try_all(node: &Arc<Inner>, to: &Atom) -> Result<Arc<Connection>, Connec
     let none = || std::io::Error::new(std::io::ErrorKind::NotFound, "this node has no carrier");
     let none = || ConnectError::Reach { node: to.clone(), reason: Arc::new(none()) };
     Err(last.unwrap_or_else(none))
+}
+
+/// Why the carrier closed a stream to that node, if it was the carrier.
+async fn reason(carrier: &dyn Carrier, to: &Atom) -> Option<std::io::Error> {
+    for _ in 0..REASON_LOOKS {
+        if let Some(reason) = carrier.why_closed(to) {
+            return Some(reason);
+        }
+        tokio::time::sleep(REASON_PAUSE).await;
+    }
+    None
 }
 
 /// The peer dials us at the same time, and its attempt is the one that counts.

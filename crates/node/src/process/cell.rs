@@ -10,7 +10,7 @@ use meshx_dist::Payload;
 use meshx_dist::control::Target;
 use meshx_etf::{Atom, Pid, Reference, Term, term};
 use tokio::sync::{Notify, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::signal::{Down, Message, Signal};
 
@@ -35,6 +35,8 @@ struct State {
     queue: VecDeque<Signal>,
     queued: usize,
     trap_exits: bool,
+    /// Nobody reads the queue: what is no answer to a call is dropped.
+    only_answers: bool,
     ended: Option<Term>,
     name: Option<Atom>,
     links: HashMap<Pid, Link>,
@@ -65,12 +67,14 @@ struct Watch {
 }
 
 /// Somebody who watches us.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Watcher {
     pub(crate) pid: Pid,
     pub(crate) via: Via,
     /// What it called us.
     pub(crate) target: Target,
+    /// Tells whom it may concern when nobody watches any more.
+    pub(crate) guard: Option<DropGuard>,
 }
 
 /// A process that we asked for.
@@ -78,6 +82,8 @@ pub(crate) struct Watcher {
 pub(crate) struct Spawning {
     pub(crate) via: Via,
     pub(crate) node: Atom,
+    /// Who asked does not want the process any more.
+    pub(crate) abandoned: bool,
 }
 
 /// What a caller waits for.
@@ -85,6 +91,8 @@ pub(crate) struct Spawning {
 pub(crate) enum Reply {
     Message(Payload),
     Down(Term),
+    /// The process that should answer was not started.
+    Refused(Atom),
 }
 
 /// What is to be told after a process ended.
@@ -153,6 +161,9 @@ impl Cell {
             drop(caller.send(Reply::Message(reply)));
             return false;
         }
+        if state.only_answers {
+            return false;
+        }
         let full = state.push(Signal::Message(message), self.limit);
         drop(state);
         self.arrived.notify_one();
@@ -206,6 +217,11 @@ impl Cell {
         self.state().trap_exits = trap;
     }
 
+    /// From now on, messages that answer no call are dropped: the process has no mailbox.
+    pub(crate) fn only_answers(&self) {
+        self.state().only_answers = true;
+    }
+
     /// False if it has a name already, or has ended.
     pub(crate) fn take_name(&self, name: &Atom) -> bool {
         let mut state = self.state();
@@ -214,6 +230,10 @@ impl Cell {
         }
         state.name = Some(name.clone());
         true
+    }
+
+    pub(crate) fn name(&self) -> Option<Atom> {
+        self.state().name.clone()
     }
 
     pub(crate) fn drop_name(&self) {
@@ -244,6 +264,9 @@ impl Cell {
         let mut state = self.state();
         state.aliases.remove(reference);
         state.callers.remove(reference);
+        if let Some(spawning) = state.spawning.get_mut(reference) {
+            spawning.abandoned = true;
+        }
         state.watching.remove(reference).map(|watch| (watch.target, watch.node, watch.via))
     }
 
@@ -362,22 +385,55 @@ impl Cell {
         self.state().watchers.remove(reference);
     }
 
+    /// Takes out the monitor that a process set up for its call: that of `reference`, or, if the call
+    /// names none, the only one of that process.
+    pub(crate) fn take_watcher(
+        &self,
+        pid: &Pid,
+        reference: Option<&Reference>,
+    ) -> Option<(Reference, Watcher)> {
+        let mut state = self.state();
+        let named = reference.filter(|it| state.watchers.get(it).is_some_and(|it| it.pid == *pid));
+        let found = named.cloned().or_else(|| {
+            let mut all = state.watchers.iter().filter(|(_, watcher)| watcher.pid == *pid);
+            let first = all.next().map(|(reference, _)| reference.clone());
+            first.filter(|_| all.next().is_none())
+        })?;
+        state.watchers.remove_entry(&found)
+    }
+
+    /// How many watch us.
+    #[cfg(test)]
+    pub(crate) fn watcher_count(&self) -> usize {
+        self.state().watchers.len()
+    }
+
+    /// How many we watch, answers we wait for, aliases we have.
+    #[cfg(test)]
+    pub(crate) fn expecting(&self) -> (usize, usize, usize) {
+        let state = self.state();
+        (state.watching.len(), state.callers.len(), state.aliases.len())
+    }
+
     // --- processes that were asked for ---
 
     pub(crate) fn spawning(&self, reference: Reference, spawning: Spawning) {
         self.state().spawning.insert(reference, spawning);
     }
 
-    /// The answer to a request.
+    /// The answer to a request. Gives the process if it is watched, but not wanted any more.
     pub(crate) fn spawned(
         &self,
         reference: Reference,
         result: Result<Pid, Atom>,
         linked: bool,
         monitored: bool,
-    ) {
+    ) -> Option<Pid> {
         let mut state = self.state();
-        let Some(Spawning { via, node }) = state.spawning.remove(&reference) else { return };
+        let Spawning { via, node, abandoned } = state.spawning.remove(&reference)?;
+        if abandoned {
+            return result.ok().filter(|_| monitored);
+        }
         if let Ok(pid) = &result {
             if linked {
                 let link = Link { via, active: true, unlinking: None };
@@ -388,18 +444,24 @@ impl Cell {
                 let watch = Watch { via, target, node, silent: false };
                 state.watching.insert(reference.clone(), watch);
             }
-        } else if let Some(caller) = state.callers.remove(&reference) {
-            let reason = result.err().map_or_else(Term::nil, Term::Atom);
-            state.aliases.remove(&reference);
-            drop(state);
-            drop(caller.send(Reply::Down(reason)));
-            return;
         }
-        if !state.callers.contains_key(&reference) {
-            state.push(Signal::Spawned { reference, result }, self.limit);
+        match (result, state.callers.remove(&reference)) {
+            (Err(reason), Some(caller)) => {
+                state.aliases.remove(&reference);
+                drop(state);
+                drop(caller.send(Reply::Refused(reason)));
+            }
+            // Its end is what is waited for.
+            (Ok(_), Some(caller)) => {
+                state.callers.insert(reference, caller);
+            }
+            (result, None) => {
+                state.push(Signal::Spawned { reference, result }, self.limit);
+                drop(state);
+                self.arrived.notify_one();
+            }
         }
-        drop(state);
-        self.arrived.notify_one();
+        None
     }
 
     // --- the end ---
@@ -495,9 +557,9 @@ impl State {
         self.queued > limit && (self.callers.is_empty() || self.queued / 16 > limit)
     }
 
-    /// Puts a signal to the end, unless the process has ended; true if it is full then.
+    /// Puts a signal to the end, unless nobody would ever take it; true if it is full then.
     fn push(&mut self, signal: Signal, limit: usize) -> bool {
-        if self.ended.is_some() {
+        if self.ended.is_some() || self.only_answers {
             return false;
         }
         self.queued = self.queued.saturating_add(signal.size());

@@ -64,6 +64,11 @@ impl Mailbox {
         }
     }
 
+    /// The name it has.
+    pub fn name(&self) -> Option<Atom> {
+        self.cell.name()
+    }
+
     /// Takes its name away again.
     pub fn unregister(&self, name: &str) -> bool {
         self.node.processes.unregister(name, Some(self.pid()))
@@ -243,10 +248,24 @@ impl Inner {
     ) -> Result<(), SendError> {
         if let Some(node) = self.elsewhere(&to) {
             let connection = self.connect(&node).await?;
-            connection.room().await;
+            connection.room(sender(from)).await;
             return connection.deliver(from, &to, content);
         }
         self.deliver(from, &to, content)
+    }
+
+    /// Sends an answer: whoever asked over a connection that is gone has been told so, and does not
+    /// wait any more.
+    pub(crate) async fn send_back(
+        self: &Arc<Self>,
+        from: &Pid,
+        to: &To,
+        content: &(dyn Content + Sync),
+    ) -> Result<(), SendError> {
+        let Some(node) = self.elsewhere(to) else { return self.deliver(from, to, content) };
+        let connection = self.peers.up_to(&node).ok_or(ConnectError::NotConnected(node))?;
+        connection.room(sender(from)).await;
+        connection.deliver(from, to, content)
     }
 
     pub(crate) fn try_send(
@@ -257,7 +276,7 @@ impl Inner {
     ) -> Result<(), SendError> {
         let Some(node) = self.elsewhere(to) else { return self.deliver(from, to, content) };
         let connection = self.peers.up_to(&node).ok_or(ConnectError::NotConnected(node))?;
-        if connection.is_busy() {
+        if connection.is_busy(sender(from)) {
             return Err(SendError::Busy(connection.name().clone()));
         }
         connection.deliver(from, to, content)
@@ -336,7 +355,7 @@ impl Inner {
                 To::Name(name) | To::NameAt(name, _) => self.processes.named(name),
                 To::Alias(_) => None,
             };
-            let watcher = Watcher { pid: cell.pid.clone(), via: None, target };
+            let watcher = Watcher { pid: cell.pid.clone(), via: None, target, guard: None };
             if !other.is_some_and(|other| other.watched_by(reference.clone(), watcher)) {
                 cell.watched_ended(&reference, term!(noproc));
             }
@@ -393,9 +412,9 @@ impl Inner {
             options: Term::List(options),
         };
         let connection = self.connect(&node).await?;
-        connection.room().await;
+        connection.room(sender(&cell.pid)).await;
         let via = Some(connection.id);
-        cell.spawning(reference.clone(), Spawning { via, node });
+        cell.spawning(reference.clone(), Spawning { via, node, abandoned: false });
         let arguments = Term::List(arguments.to_vec());
         if !connection.relate(cell.pid.id) {
             cell.spawned(reference.clone(), Err(Atom::cut("noconnection")), false, false);

@@ -1,0 +1,110 @@
+//! How OTP's generic servers wrap what they are told, and sending without ever waiting.
+
+use std::sync::Arc;
+
+use meshx_dist::Payload;
+use meshx_etf::{DecodeError, Pid, Reference, Term, term};
+
+use crate::node::Inner;
+use crate::process::Mailbox;
+use crate::to::To;
+
+/// A message as a `gen_server` tells them apart.
+#[derive(Debug)]
+pub(crate) enum Envelope {
+    /// `{'$gen_call', From, Request}`.
+    Call(From, Term),
+    /// `{'$gen_cast', Request}`.
+    Cast(Term),
+    /// Anything else.
+    Other(Term),
+}
+
+/// Who called.
+#[derive(Debug, Clone)]
+pub(crate) struct From {
+    pub(crate) pid: Pid,
+    tag: Term,
+}
+
+impl Envelope {
+    pub(crate) fn open(body: &Payload) -> Result<Self, DecodeError> {
+        let mut term = body.term()?;
+        if let Term::Tuple(elements) = &mut term {
+            match &mut elements[..] {
+                [Term::Atom(kind), from, request] if *kind == "$gen_call" => {
+                    if let Some(from) = From::of(from) {
+                        return Ok(Self::Call(from, std::mem::replace(request, Term::nil())));
+                    }
+                }
+                [Term::Atom(kind), request] if *kind == "$gen_cast" => {
+                    return Ok(Self::Cast(std::mem::replace(request, Term::nil())));
+                }
+                _ => {}
+            }
+        }
+        Ok(Self::Other(term))
+    }
+}
+
+impl From {
+    fn of(from: &Term) -> Option<Self> {
+        match from.as_tuple()? {
+            [Term::Pid(pid), tag] => Some(Self { pid: pid.clone(), tag: tag.clone() }),
+            _ => None,
+        }
+    }
+
+    /// The answer, and where it goes: to the alias if the tag is `[alias | R]`, or has that in it as
+    /// those of `multi_call` do.
+    pub(crate) fn answer(self, answer: Term) -> (To, Term) {
+        let mut tag = &self.tag;
+        let to = loop {
+            let Term::Improper(list) = tag else { break To::Pid(self.pid) };
+            match (list.elements(), list.tail()) {
+                ([Term::Atom(name)], Term::Reference(alias)) if *name == "alias" => {
+                    break To::Alias(Reference::clone(alias));
+                }
+                ([inner], _) => tag = inner,
+                _ => break To::Pid(self.pid),
+            }
+        };
+        (to, Term::Tuple(vec![self.tag, answer]))
+    }
+}
+
+/// `{'$gen_cast', Request}`.
+pub(crate) fn cast(request: Term) -> Term {
+    term!({'$gen_cast', (request)})
+}
+
+impl Inner {
+    /// Sends over the connection that is there, however much waits for it already; without one, the
+    /// message is lost. For servers that may not be held up by one peer; a peer that takes nothing at
+    /// all is given up by its connection.
+    pub(crate) fn post(self: &Arc<Self>, from: &Pid, to: &To, message: &Term) {
+        let sent = match self.elsewhere(to) {
+            None => self.try_send(from, to, message),
+            Some(node) => match self.peers.up_to(&node) {
+                Some(connection) => connection.deliver(from, to, message),
+                None => return,
+            },
+        };
+        if let Err(error) = sent {
+            tracing::debug!(%error, "a message of a server of this node was lost");
+        }
+    }
+
+    /// Watches a process; waits for no connection that is not there yet.
+    pub(crate) async fn watch(self: &Arc<Self>, by: &Mailbox, of: &Pid) -> Reference {
+        let node = of.node.name();
+        if node == self.id.name() || self.peers.up_to(node).is_some() {
+            return by.monitor(of).await;
+        }
+        let reference = self.reference(by.pid());
+        let (inner, cell) = (Arc::clone(self), Arc::clone(by.cell()));
+        let (of, watching) = (To::from(of), reference.clone());
+        tokio::spawn(async move { inner.monitor(&cell, of, watching).await });
+        reference
+    }
+}

@@ -55,6 +55,18 @@ pub trait ServiceMesh: Send + Sync {
         &self,
         connected: Connected,
     ) -> impl Future<Output = Result<(), MeshError>> + Send;
+
+    /// Why the newest connection between this service and `peer`, whoever of both dialled, was refused
+    /// or cut, if that was no longer ago than `within`. A program sees only the end of a stream; this
+    /// tells the reason. `None` where the mesh does not know, or nothing of the kind happened.
+    fn last_failure(
+        &self,
+        _running: &Running,
+        _peer: &ServiceName,
+        _within: Duration,
+    ) -> Option<MeshError> {
+        None
+    }
 }
 
 /// A service that is in the mesh. Dropping it takes the service out in the background.

@@ -137,21 +137,21 @@ impl Connections {
 
     /// Judges every live connection and cuts those that are denied now. Returns how many.
     pub fn judge(&self, policy: &IntentionSet) -> usize {
-        let denied: Vec<(ConnectionFacts, Verdict)> = {
+        let denied: Vec<(ConnectionFacts, Verdict, CancellationToken)> = {
             let live = self.inner.live.lock().unwrap_or_else(PoisonError::into_inner);
             live.values()
                 .filter(|entry| !entry.cut.is_cancelled())
                 .filter_map(|entry| {
                     let verdict = policy.judge(&entry.facts.source, &entry.facts.destination);
-                    (!verdict.is_allowed()).then(|| {
-                        entry.cut.cancel();
-                        (entry.facts.clone(), verdict)
-                    })
+                    (!verdict.is_allowed())
+                        .then(|| (entry.facts.clone(), verdict, entry.cut.clone()))
                 })
                 .collect()
         };
-        for (facts, verdict) in &denied {
+        // First the reason, then the end: who sees the end may ask for the reason.
+        for (facts, verdict, cut) in &denied {
             self.note(facts.clone(), Outcome::Cut { rule: verdict.to_string() });
+            cut.cancel();
         }
         denied.len()
     }

@@ -74,13 +74,15 @@ impl Outbound {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, remote)) => {
+                Ok((mut stream, remote)) => {
                     let this = Arc::clone(&self);
                     tasks.spawn(async move {
-                        let led = this.connections.run(this.lead(stream, remote)).await;
+                        let led = this.connections.run(this.lead(&mut stream, remote)).await;
+                        // First the reason, then the end: who sees the end may ask for the reason.
                         if let Some(Err((step, detail))) = led {
                             this.refuse(remote, step, detail);
                         }
+                        drop(stream);
                     });
                 }
                 Err(error) => {
@@ -92,8 +94,12 @@ impl Outbound {
     }
 
     /// Leads one connection of the program to an instance.
-    async fn lead(&self, mut program: TcpStream, remote: SocketAddr) -> Result<(), (Step, String)> {
-        net::tune(&program).map_err(|e| (Step::Program, e.to_string()))?;
+    async fn lead(
+        &self,
+        program: &mut TcpStream,
+        remote: SocketAddr,
+    ) -> Result<(), (Step, String)> {
+        net::tune(program).map_err(|e| (Step::Program, e.to_string()))?;
         let verdict = self.policy.borrow().judge(&self.source, &self.destination);
         if !verdict.is_allowed() {
             return Err((Step::Policy, verdict.to_string()));
@@ -121,7 +127,7 @@ impl Outbound {
         let mut tap = ConnectionTap::new(Arc::clone(&connection.progress), self.protocol, wanted);
         let ended = tokio::select! {
             () = connection.cut.cancelled() => return Ok(()),
-            ended = relay(&mut program, &mut tls, &mut tap) => ended,
+            ended = relay(program, &mut tls, &mut tap) => ended,
         };
         if let Some(error) = &ended.error {
             tracing::debug!(%remote, destination = %self.destination, %error, "connection ended");

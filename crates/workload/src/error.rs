@@ -49,6 +49,18 @@ pub enum WorkloadError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// A connection that the mesh refused, or cut.
+    #[error("{detail}")]
+    Link {
+        /// Who dialled.
+        source_service: String,
+        /// Who was dialled.
+        destination: String,
+        /// The code of the step at which it was refused.
+        code: Code,
+        /// Why.
+        detail: String,
+    },
     /// A setting that cannot be used.
     #[error("{0}")]
     Config(String),
@@ -70,6 +82,7 @@ impl Diagnostic for WorkloadError {
             Self::TwoNames { .. } => Code(304),
             Self::Io { .. } => Code(308),
             Self::NotReady { .. } => Code(311),
+            Self::Link { code, .. } => *code,
             Self::Config(_) => Code(401),
         }
     }
@@ -88,11 +101,19 @@ impl Diagnostic for WorkloadError {
                 Some("another program listens there: choose another port".to_owned())
             }
             Self::TwoNames { .. } => Some("give the name once".to_owned()),
+            Self::Link { source_service, destination, .. } => Some(format!(
+                "`meshx why {source_service} {destination}` goes through it step by step"
+            )),
             _ => None,
         }
     }
 
     fn is_retryable(&self) -> bool {
-        matches!(self, Self::Consul(error) if error.is_retryable())
+        match self {
+            Self::Consul(error) => error.is_retryable(),
+            // Whatever it was, the operator may have changed it meanwhile.
+            Self::Link { .. } => true,
+            _ => false,
+        }
     }
 }

@@ -3,23 +3,29 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use meshx_consul::{Client, Config, ConsulError};
 use meshx_core::{
-    Connected, Lease, MeshError, NodeName, Running, Service, ServiceId, ServiceMesh, Upstream,
+    Code, Connected, Lease, MeshError, Running, Service, ServiceId, ServiceMesh, ServiceName,
+    Upstream,
 };
-use meshx_proxy::Protocol;
+use meshx_proxy::{Event, Outcome, Protocol};
 use meshx_rt::net;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::member::journal;
-use crate::{Member, MemberConfig, Notify, WorkloadError, listening};
+use crate::rundir::RunDir;
+use crate::{Member, MemberConfig, Notice, Notify, WorkloadError, admin, listening};
 
 /// Time for the control plane to show an instance to its peers.
 const VISIBLE_LIMIT: Duration = Duration::from_secs(10);
+/// The code of a connection that an intention cut; the same as of one that it refuses.
+const CUT: Code = Code(706);
 /// Time for the connections of a stopped service to end.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -44,19 +50,54 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub struct Mesh {
     client: Client,
     notify: Notify,
-    services: Arc<Mutex<HashMap<ServiceId, Entry>>>,
+    admin: Answers,
+    services: Services,
 }
+
+/// Whether, and where, services answer the command line.
+#[derive(Clone)]
+enum Answers {
+    Nowhere,
+    /// Below this folder, if it is one of ours.
+    Under(Option<PathBuf>),
+}
+
+type Services = Arc<Mutex<HashMap<ServiceId, Entry>>>;
 
 struct Entry {
     member: Arc<Member>,
     follow: JoinHandle<Infallible>,
+    _admin: Option<Admin>,
+}
+
+/// What answers the command line for one service.
+struct Admin {
+    folder: RunDir,
+    /// Ends the socket.
+    _done: DropGuard,
 }
 
 impl Mesh {
     /// The mesh of this control plane. Nothing is connected yet.
     pub fn new(client: Client) -> Self {
         let notify: Notify = Arc::new(|notice| tracing::info!("{notice}"));
-        Self { client, notify, services: Arc::default() }
+        Self { client, notify, admin: Answers::Nowhere, services: Arc::default() }
+    }
+
+    /// Lines for a person go there, not to the log.
+    #[must_use]
+    pub fn notify(mut self, notify: Notify) -> Self {
+        self.notify = notify;
+        self
+    }
+
+    /// Each service answers `meshx status`, `why`, `check` and `intentions deny` on a socket of this
+    /// user, as programs under `meshx exec` do: in a private folder below `runtime_dir`
+    /// (`$XDG_RUNTIME_DIR`), or else below `/tmp`. Another process that replaces a service can do so.
+    #[must_use]
+    pub fn answers_commands(mut self, runtime_dir: Option<PathBuf>) -> Self {
+        self.admin = Answers::Under(runtime_dir);
+        self
     }
 
     /// The mesh of the control plane at an address, as `CONSUL_HTTP_ADDR` would name it.
@@ -85,8 +126,13 @@ impl Mesh {
                 SocketAddr::from(([127, 0, 0, 1], port))
             }
         };
-        let mut config = MemberConfig::new(service.name, Protocol::Tcp);
+        let mut config = MemberConfig::new(service.name.clone(), protocol_of(&service.name));
         (config.id, config.tags, config.meta) = (service.id, service.tags, service.meta);
+        let admin = match &self.admin {
+            Answers::Nowhere => None,
+            Answers::Under(dir) => Some(self.answer(&config.id, dir.as_deref())?),
+        };
+        config.admin = admin.as_ref().map(|admin| admin.folder.admin_socket());
         let member = Member::join(&self.client, config, journal(Arc::clone(&self.notify))).await?;
         if listening::listens(local).await {
             member.listens_at(local);
@@ -97,7 +143,7 @@ impl Mesh {
         let following = Arc::clone(&member);
         let follow = tokio::spawn(async move { following.follow_port(local).await });
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        services.insert(id.clone(), Entry { member, follow });
+        services.insert(id.clone(), Entry { member, follow, _admin: admin });
         drop(services);
         let (mesh, key, runtime) = (self.clone(), id.clone(), Handle::current());
         let lease = Lease::new(move || {
@@ -112,10 +158,41 @@ impl Mesh {
             let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
             services.remove(id)
         };
-        let Some(Entry { member, follow }) = entry else { return Ok(()) };
+        let Some(Entry { member, follow, _admin }) = entry else { return Ok(()) };
         follow.abort();
         member.leave(drain).await
     }
+
+    /// Answers the command line for a service that is about to be.
+    fn answer(&self, id: &ServiceId, dir: Option<&Path>) -> Result<Admin, WorkloadError> {
+        let folder = RunDir::create(dir)?;
+        let (stop, done) = (CancellationToken::new(), CancellationToken::new());
+        let (reporting, asked): (Weak<_>, _) = (Arc::downgrade(&self.services), id.clone());
+        let report = move || {
+            let services: Services = reporting.upgrade()?;
+            let services = services.lock().unwrap_or_else(PoisonError::into_inner);
+            services.get(&asked).map(|entry| entry.member.report())
+        };
+        admin::serve(&folder.admin_socket(), report, stop.clone(), done.clone())?;
+        let (mesh, id, ended) = (self.clone(), id.clone(), done.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = ended.cancelled() => return,
+                () = stop.cancelled() => {}
+            }
+            (mesh.notify)(Notice::Warning(format!("{id} leaves the mesh: it was asked to")));
+            if let Err(error) = mesh.take_out(&id, DRAIN).await {
+                tracing::debug!(%error, "the registration is left to expire");
+            }
+        });
+        Ok(Admin { folder, _done: done.drop_guard() })
+    }
+}
+
+/// A service that has the name of a node speaks as one, and its sidecar sees to it that nobody else
+/// uses that name.
+fn protocol_of(name: &ServiceName) -> Protocol {
+    if name.as_node().is_some() { Protocol::Erlang } else { Protocol::Tcp }
 }
 
 impl ServiceMesh for Mesh {
@@ -139,8 +216,7 @@ impl ServiceMesh for Mesh {
 
     async fn connect(&self, running: &Running, upstream: Upstream) -> Result<Connected, MeshError> {
         let member = self.member(&running.id)?;
-        let is_node = upstream.destination.as_str().parse::<NodeName>().is_ok();
-        let protocol = if is_node { Protocol::Erlang } else { Protocol::Tcp };
+        let protocol = protocol_of(&upstream.destination);
         let wanted = || format!("connect {} to {}", running.id, upstream.destination);
         let (open, local, _view) = member
             .open(&upstream, protocol)
@@ -153,6 +229,38 @@ impl ServiceMesh for Mesh {
     async fn disconnect(&self, connected: Connected) -> Result<(), MeshError> {
         drop(connected);
         Ok(())
+    }
+
+    fn last_failure(
+        &self,
+        running: &Running,
+        peer: &ServiceName,
+        within: Duration,
+    ) -> Option<MeshError> {
+        let member = self.member(&running.id).ok()?;
+        let (us, them) = (running.name.as_str(), peer.as_str());
+        let of_both = |event: &Event| {
+            let source = event.source.as_deref().unwrap_or_default();
+            let destination = event.destination.as_str();
+            (source, destination) == (us, them) || (source, destination) == (them, us)
+        };
+        let events = member.sidecar().journal().events();
+        let says = |event: &&Event| !matches!(event.outcome, Outcome::Closed { .. });
+        let last = events.into_iter().rev().filter(of_both).find(|event| says(&event))?;
+        let (code, detail) = match last.outcome {
+            Outcome::Refused { step, detail } => (step.code(), detail),
+            Outcome::Cut { rule } => (CUT, rule),
+            _ => return None,
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        if now.saturating_sub(u128::from(last.at)) > within.as_millis() {
+            return None;
+        }
+        let source_service = last.source.unwrap_or_default();
+        let wanted = format!("connect {source_service} to {}", last.destination);
+        let destination = last.destination;
+        let cause = WorkloadError::Link { source_service, destination, code, detail };
+        Some(MeshError::new(wanted, cause))
     }
 }
 

@@ -75,7 +75,7 @@ impl From {
 
 /// `{'$gen_cast', Request}`.
 pub(crate) fn cast(request: Term) -> Term {
-    term!({'$gen_cast', (request)})
+    term!({atom "$gen_cast", (request)})
 }
 
 impl Inner {

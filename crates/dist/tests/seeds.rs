@@ -3,6 +3,9 @@
 #[path = "../../../fuzz/src/dist.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a module of another crate")]
 mod dist;
+#[path = "../../../fuzz/src/link.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a module of another crate")]
+mod link;
 
 use std::path::Path;
 
@@ -40,4 +43,9 @@ fn handshake_name() {
 #[test]
 fn handshake_observer() {
     run("handshake_observer", dist::handshake_observer);
+}
+
+#[test]
+fn link() {
+    run("link", link::link);
 }

@@ -15,7 +15,8 @@ pub(super) struct Form {
     pub(super) settled: bool,
 }
 
-/// How many bytes a line may have, without the line feed.
+/// How many bytes a line may have, without the line feed. A term of half of that, which it stands for
+/// or is inflated to, may take 1 GiB of memory, if it is a list of nothing but `[]`.
 pub(super) const LINE: usize = 64 << 20;
 
 /// How much of a buffer is kept for the next line.

@@ -54,6 +54,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     pub(crate) setup_time: Duration,
     pub(crate) mailbox_limit: usize,
+    /// Where the carriers listen, once the node is started.
+    pub(crate) addresses: Vec<String>,
     allow: Option<Allow>,
     flags: Flags,
 }
@@ -78,6 +80,7 @@ impl Builder {
             limits: Limits::default(),
             setup_time: Duration::from_secs(7),
             mailbox_limit: 64 << 20,
+            addresses: Vec::new(),
             allow: None,
             flags: Flags::NODE,
         };
@@ -173,6 +176,7 @@ impl Builder {
                 reason,
             })?;
             creation = creation.or(listener.creation());
+            self.config.addresses.push(listener.address());
             listeners.push((Arc::clone(carrier), listener));
         }
         let creation = creation.filter(|&creation| creation > 3).unwrap_or_else(fresh_creation);

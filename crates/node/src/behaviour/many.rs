@@ -116,9 +116,9 @@ impl Inner {
             let (inner, cell) = (Arc::clone(self), Arc::clone(cell));
             let request = Arc::clone(&request);
             let to = To::NameAt(Atom::cut(name), node.clone());
-            tasks.spawn(async move {
-                (at, inner.call(&cell, to, "$gen_call", &*request, limit).await)
-            });
+            tasks.spawn(
+                async move { (at, inner.call(&cell, to, "$gen_call", &*request, limit).await) },
+            );
         }
         let mut results: Vec<_> = nodes.iter().map(|_| Err(CallError::NoProcess)).collect();
         while let Some(done) = tasks.join_next().await {
@@ -130,7 +130,7 @@ impl Inner {
         }
         let mut replies = Replies { answers: Vec::new(), failures: Vec::new() };
         for (node, result) in nodes.into_iter().zip(results) {
-            match result.and_then(read) {
+            match result.and_then(|answer| read(&answer)) {
                 Ok(answer) => replies.answers.push((node, answer)),
                 Err(error) => replies.failures.push((node, error)),
             }
@@ -139,7 +139,7 @@ impl Inner {
     }
 }
 
-fn read<A: DeserializeOwned>(answer: Payload) -> Result<A, CallError> {
+fn read<A: DeserializeOwned>(answer: &Payload) -> Result<A, CallError> {
     let typed: Result<A, TypedError> = answer.typed();
     typed.map_err(CallError::Answer)
 }

@@ -99,7 +99,7 @@ pub trait GenServer: Send + Sized + 'static {
     /// Called first, in the process itself, which has its name already: the place to trap exits, to
     /// monitor and to link. An error is the reason with which the process ends.
     fn init(&mut self, process: &Mailbox) -> impl Future<Output = Result<(), Term>> + Send {
-        let _unused = process;
+        let _ = process;
         ready(Ok(()))
     }
 
@@ -117,7 +117,7 @@ pub trait GenServer: Send + Sized + 'static {
         request: Self::Cast,
         process: &Mailbox,
     ) -> impl Future<Output = Next> + Send {
-        let _unused = (request, process);
+        drop((request, process));
         ready(Next::Continue)
     }
 
@@ -127,7 +127,7 @@ pub trait GenServer: Send + Sized + 'static {
         info: Info<Self::Info>,
         process: &Mailbox,
     ) -> impl Future<Output = Next> + Send {
-        let _unused = (info, process);
+        drop((info, process));
         ready(Next::Continue)
     }
 
@@ -135,7 +135,7 @@ pub trait GenServer: Send + Sized + 'static {
     /// nor when the node stops: then the value is dropped where it is, in the midst of a handler that
     /// waits, too. With [`Mailbox::trap_exits`] exit signals are [`Info::Exit`] instead.
     fn terminate(&mut self, reason: &Term, process: &Mailbox) -> impl Future<Output = ()> + Send {
-        let _unused = (reason, process);
+        let _ = (reason, process);
         ready(())
     }
 

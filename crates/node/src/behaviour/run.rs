@@ -124,7 +124,7 @@ impl<S: GenServer> Running<S> {
                 Request::System(caller, request) => self.system(&caller, &request).await,
                 Request::Other(message) => match message.typed() {
                     Ok(message) => self.info(Info::Message(message)).await,
-                    Err(error) => self.dropped("message", &message, &error),
+                    Err(error) => self.dropped("message", &error),
                 },
             },
             Signal::Down(down) => self.info(Info::Down(down)).await,
@@ -138,7 +138,10 @@ impl<S: GenServer> Running<S> {
     async fn receive(&mut self) -> Received {
         if self.suspended {
             // Everything else waits, and counts for the bound of the mailbox.
-            let system = |signal: &Signal| matches!(signal, Signal::Message(message) if Request::is_system(&message.body));
+            let system = |signal: &Signal| match signal {
+                Signal::Message(message) => Request::is_system(&message.body),
+                _ => false,
+            };
             return self.mailbox.receive_where(system).await.into();
         }
         match self.server.idle() {
@@ -181,7 +184,7 @@ impl<S: GenServer> Running<S> {
                 Next::Continue => None,
                 Next::Stop(reason) => Some(End::Stop(reason, None)),
             },
-            Err(error) => self.dropped("cast", request, &error),
+            Err(error) => self.dropped("cast", &error),
         }
     }
 
@@ -220,19 +223,14 @@ impl<S: GenServer> Running<S> {
 
     fn refuse(&self, caller: &Caller, reason: &Term) {
         if !self.mailbox.refuse(caller, reason) {
-            let process = self.mailbox.pid();
-            tracing::warn!(%process, caller = %caller.pid(), %reason, "a call was refused, which its caller cannot be told");
+            let (process, caller) = (self.mailbox.pid(), caller.pid());
+            tracing::warn!(?process, ?caller, %reason, "a call was refused; its caller cannot be told");
         }
     }
 
-    fn dropped(
-        &self,
-        what: &str,
-        body: &Payload,
-        error: &TypedError,
-    ) -> Option<End<S::Reply>> {
+    fn dropped(&self, what: &str, error: &TypedError) -> Option<End<S::Reply>> {
         let process = self.mailbox.pid();
-        tracing::warn!(%process, ?body, %error, "a {what} that this server does not take was dropped");
+        tracing::warn!(?process, %error, "a {what} that the server does not take was dropped");
         None
     }
 
@@ -261,6 +259,6 @@ impl From<Option<Signal>> for Received {
 async fn reply<R: serde::Serialize + Sync>(mailbox: &Mailbox, caller: &Caller, answer: &R) {
     if let Err(error) = caller.reply(mailbox, answer).await {
         let (process, caller) = (mailbox.pid(), caller.pid());
-        tracing::debug!(%process, %caller, %error, "an answer was not sent");
+        tracing::debug!(?process, ?caller, %error, "an answer was not sent");
     }
 }

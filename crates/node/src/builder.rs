@@ -1,14 +1,14 @@
 //! Setting up a node.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use meshx_dist::handshake::{Cookie, Flags};
 use meshx_dist::link::{Limits, Ticktime};
 use meshx_etf::{Atom, Node as NodeId};
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use crate::carrier::{Carrier, Listen, Myself};
 use crate::connection::accept;
@@ -16,7 +16,8 @@ use crate::error::StartError;
 use crate::global::{self, Global};
 use crate::node::{Inner, Node, fresh_creation};
 
-/// So many peers may be in the midst of a handshake with this node.
+/// So many peers may be in the midst of a handshake with this node; one more, and the oldest of them
+/// is given up.
 const HANDSHAKES: usize = 512;
 
 /// Whether others see the node.
@@ -183,7 +184,7 @@ impl Builder {
         let id = NodeId::new(Atom::cut(&self.name), creation);
         let inner = Arc::new(Inner::new(id, self.config));
         global::start(&inner);
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        let handshakes = Arc::new(Handshakes::default());
         for (carrier, listener) in listeners {
             let serve = serve(Arc::clone(&inner), carrier, listener, Arc::clone(&handshakes));
             inner.tasks.spawn(serve);
@@ -197,7 +198,7 @@ async fn serve(
     node: Arc<Inner>,
     carrier: Arc<dyn Carrier>,
     mut listener: Box<dyn Listen>,
-    handshakes: Arc<Semaphore>,
+    handshakes: Arc<Handshakes>,
 ) {
     loop {
         let stream = tokio::select! {
@@ -206,21 +207,35 @@ async fn serve(
         };
         match stream {
             Ok(stream) => {
-                let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
-                    tracing::warn!(address = %stream.address, "too many handshakes: refused");
-                    continue;
-                };
-                let (node, carrier) = (Arc::clone(&node), Arc::clone(&carrier));
-                tokio::spawn(async move {
-                    accept(node, carrier, stream).await;
-                    drop(permit);
-                });
+                let handshake = accept(Arc::clone(&node), Arc::clone(&carrier), stream);
+                handshakes.begun(tokio::spawn(handshake).abort_handle());
             }
             Err(error) => {
                 tracing::warn!(carrier = carrier.name(), %error, "accepting failed");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
+    }
+}
+
+/// The handshakes that others began, the oldest first.
+#[derive(Debug, Default)]
+struct Handshakes(Mutex<VecDeque<AbortHandle>>);
+
+impl Handshakes {
+    /// A right one takes milliseconds; so whoever is silent, however often, keeps out nobody.
+    fn begun(&self, handshake: AbortHandle) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= HANDSHAKES {
+            all.retain(|handshake| !handshake.is_finished());
+        }
+        if all.len() >= HANDSHAKES
+            && let Some(oldest) = all.pop_front()
+        {
+            tracing::warn!("more than {HANDSHAKES} handshakes at a time: the oldest is given up");
+            oldest.abort();
+        }
+        all.push_back(handshake);
     }
 }
 

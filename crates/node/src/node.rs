@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use meshx_dist::handshake::{Flags, Local, Status};
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::builder::{Builder, Config};
-use crate::connection::{Connection, Peers, dial};
+use crate::connection::{Answering, Connection, Peers, dial};
 use crate::error::ConnectError;
 use crate::process::{Cell, Mailbox, Table, Via};
 use crate::spawned::Functions;
@@ -81,6 +81,7 @@ pub(crate) struct Inner {
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     counter: AtomicU64,
+    linking: Mutex<()>,
     /// On whose behalf calls are made that no process makes.
     client: Mutex<Option<Arc<Cell>>>,
 }
@@ -109,9 +110,17 @@ impl Node {
         self.inner.id.creation()
     }
 
+    /// Where it listens, for people: one address for each carrier, in their order.
+    pub fn addresses(&self) -> &[String] {
+        &self.inner.config.addresses
+    }
+
     /// Connects to a node; at once if it is connected already.
     pub async fn connect(&self, node: &str) -> Result<(), ConnectError> {
         let name = Atom::new(node).map_err(|_| ConnectError::Name(node.to_owned()))?;
+        if name == *self.name() {
+            return Ok(());
+        }
         self.inner.connect(&name).await.map(|_| ())
     }
 
@@ -206,6 +215,7 @@ impl Inner {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             counter: AtomicU64::new(u64::from(meshx_rt::random::u32())),
+            linking: Mutex::default(),
             client: Mutex::default(),
         }
     }
@@ -259,14 +269,18 @@ impl Inner {
     }
 
     /// The answer to a hello with this name, from who is surely `identity` if that is known.
-    pub(crate) fn admits(&self, name: &str, identity: Option<&str>) -> Status {
-        let Ok(atom) = Atom::new(name) else { return Status::NotAllowed };
+    pub(crate) fn admits(&self, name: &str, identity: Option<&str>) -> (Status, Option<Answering>) {
+        let Ok(atom) = Atom::new(name) else { return (Status::NotAllowed, None) };
         let refused = meshx_dist::name::split(name).is_err()
             || *self.id.name() == name
             || identity.is_some_and(|identity| identity != name)
             || self.stop.is_cancelled()
             || !self.config.allows(name);
-        if refused { Status::NotAllowed } else { self.peers.status(&atom, self.id.name()) }
+        if refused {
+            return (Status::NotAllowed, None);
+        }
+        let (status, answering) = self.peers.answer(&atom, self.id.name());
+        (status, Some(answering))
     }
 
     /// A name for a node of that host which has none.
@@ -276,6 +290,12 @@ impl Inner {
             return Status::NotAllowed;
         }
         Status::Named { name, creation: fresh_creation() }
+    }
+
+    /// Both sides of a link between processes here must agree: one link is made, or taken back, at a
+    /// time.
+    pub(crate) fn linking(&self) -> MutexGuard<'_, ()> {
+        self.linking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A reference that is not used again, and tells whose it is.
@@ -321,7 +341,7 @@ impl Inner {
         for cell in self.processes.all() {
             self.finish(&cell, term!(shutdown));
         }
-        let connections = self.peers.all();
+        let connections = self.peers.stop();
         let flush = async {
             for connection in &connections {
                 connection.flushed().await;

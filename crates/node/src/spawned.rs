@@ -96,8 +96,9 @@ impl Inner {
         }
         if options.monitor {
             let target = Target::Pid(cell.pid.clone());
-            cell.watched_by(reference.clone(), Watcher { pid: from.clone(), via, target, guard: None });
+            let watcher = Watcher { pid: from.clone(), via, target, guard: None };
             connection.monitored(reference.clone(), cell.pid.id);
+            cell.watched_by(reference.clone(), watcher);
         }
         let reply = Control::SpawnReply {
             reference,
@@ -108,7 +109,8 @@ impl Inner {
         };
         // As the new process: what it sends comes behind.
         connection.signal(sender(&cell.pid), &reply);
-        self.run(mailbox, |mailbox| start(mailbox, arguments));
+        // Not on the reader's task: what is offered may panic.
+        self.run(mailbox, |mailbox| async move { start(mailbox, arguments).await });
     }
 }
 

@@ -16,6 +16,8 @@ use crate::payload::Payload;
 /// How much is read at a time; of a longer frame exactly what is missing, so that it becomes the only
 /// owner of its memory.
 const READ: usize = 64 * 1024;
+/// How much is read at a time of a peer that says little: most connections are idle most of the time.
+const READ_LITTLE: usize = 1024;
 /// How much is read at a time while fragments come, so that most of each is read to its place.
 const READ_BETWEEN_FRAGMENTS: usize = 4 * 1024;
 /// Of a shorter frame no part is read to its place directly.
@@ -72,6 +74,10 @@ pub struct Receiver {
     direct: Option<Direct>,
     /// What came last is a fragment, and not the last one of its message.
     between: bool,
+    /// The peer says little.
+    quiet: bool,
+    /// How long the buffer is if all of the space that was given is filled.
+    filled: usize,
 }
 
 #[derive(Debug)]
@@ -104,6 +110,16 @@ impl Receiver {
             held: 0,
             direct: None,
             between: false,
+            quiet: true,
+            filled: usize::MAX,
+        }
+    }
+
+    /// Nothing came for a while: memory that is not in use is given back.
+    pub fn rest(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+            self.quiet = true;
         }
     }
 
@@ -126,6 +142,13 @@ impl Receiver {
             }
             return (&mut self.buffer).limit(missing);
         }
+        if held == 0 && self.quiet {
+            if spare < READ_LITTLE / 4 {
+                self.buffer.reserve(READ_LITTLE);
+            }
+            self.filled = READ_LITTLE.min(self.buffer.spare_capacity_mut().len());
+            return (&mut self.buffer).limit(READ_LITTLE);
+        }
         if held == 0 {
             // To the front again if nobody holds what was there: that memory is warm.
             _ = self.buffer.try_reclaim(READ);
@@ -139,6 +162,9 @@ impl Receiver {
 
     /// The next event, or `None` if more bytes are needed. After an error there is no next one.
     pub fn event(&mut self) -> Result<Option<Event>, LinkError> {
+        if self.quiet && self.buffer.len() >= self.filled {
+            self.quiet = false;
+        }
         loop {
             if let Some(direct) = self.direct {
                 let len = self.incomplete.get(&direct.sequence).map_or(0, |it| it.bytes.len());

@@ -9,7 +9,7 @@ use meshx_etf::{DecodeError, Pid, Reference, Term, term};
 
 use super::Connection;
 use crate::node::Inner;
-use crate::process::{Cell, LinkStep, Message, Watcher};
+use crate::process::{Cell, LinkStep, Message, Watcher, sender};
 use crate::spawned::Request;
 
 /// Routes the messages of one connection.
@@ -60,16 +60,19 @@ impl<'n> Incoming<'n> {
                     connection.relate(cell.pid.id);
                     step
                 });
-                if linked.is_none_or(|step| step == LinkStep::Ended) {
-                    let exit = Control::Exit { from: to, to: from };
-                    connection.signal_reason(0, &exit, &term!(noproc));
+                match linked.unwrap_or(LinkStep::Ended) {
+                    LinkStep::Ended => self.no_process(to, from),
+                    LinkStep::TooMany => connection.close("it made too many links"),
+                    LinkStep::Nothing | LinkStep::Tell => {}
                 }
             }
             Control::Unlink { id, from, to } => {
                 if let Some(cell) = node.processes.get(&to) {
                     cell.unlinked_by(&from);
                 }
-                connection.signal(0, &Control::UnlinkAck { id, from: to, to: from });
+                // Not before a link that the process made itself, which may wait behind a message.
+                let order = sender(&to);
+                connection.signal(order, &Control::UnlinkAck { id, from: to, to: from });
             }
             Control::UnlinkAck { id, from, to } => {
                 if let Some(cell) = node.processes.get(&to) {
@@ -122,6 +125,9 @@ impl<'n> Incoming<'n> {
                     if let Some(pid) = unwanted {
                         node.demonitor(&to, reference, Target::Pid(pid), via);
                     }
+                } else if linked && let Spawned::Pid(pid) = result {
+                    // Who asked has ended since, which the new process cannot know.
+                    self.no_process(to, pid);
                 }
             }
             // A group leader is of no use here: nothing writes to a terminal on somebody's behalf.
@@ -137,6 +143,13 @@ impl<'n> Incoming<'n> {
         self.last.as_ref()
     }
 
+    /// A link with a process that is not there breaks.
+    fn no_process(&self, ended: Pid, linked: Pid) {
+        let order = sender(&ended);
+        let exit = Control::Exit { from: ended, to: linked };
+        self.connection.signal_reason(order, &exit, &term!(noproc));
+    }
+
     fn monitor(&self, from: Pid, to: Target, reference: Reference) {
         let cell = match &to {
             Target::Pid(pid) => self.node.processes.get(pid),
@@ -145,12 +158,19 @@ impl<'n> Incoming<'n> {
         let via = Some(self.connection.id);
         let watcher = Watcher { pid: from.clone(), via, target: to.clone(), guard: None };
         let watched = cell.is_some_and(|cell| {
+            // In this order: once the process knows, it may end and take it back.
+            self.connection.monitored(reference.clone(), cell.pid.id);
             cell.watched_by(reference.clone(), watcher)
-                && self.connection.monitored(reference.clone(), cell.pid.id)
         });
         if !watched {
+            self.connection.demonitored(&reference);
+            // Behind what the process sent while it lived.
+            let order = match &to {
+                Target::Pid(pid) => sender(pid),
+                Target::Name(_) => 0,
+            };
             let down = Control::Down { from: to, to: from, reference };
-            self.connection.signal_reason(0, &down, &term!(noproc));
+            self.connection.signal_reason(order, &down, &term!(noproc));
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The tasks of a connection: one reads, one writes and watches the clock.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use meshx_dist::link::{Batch, Event, Receiver, Tick};
@@ -12,12 +14,20 @@ use super::{Connection, lock, now};
 use crate::carrier::{ReadHalf, Stream, WriteHalf};
 use crate::node::Inner;
 
-/// Starts both tasks; when both have ended, what depends on the connection is told.
+/// A connection over which less than [`LITTLE`] bytes came for so long gives memory back.
+const IDLE: Duration = Duration::from_secs(10);
+const LITTLE: u64 = 4096;
+/// How long a peer may take for the last of the handshake, and for the end of its stream.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// Starts both tasks; when both have ended, what depends on the connection is told. `last` is what is
+/// still to be said of the handshake.
 pub(crate) fn start(
     node: &Arc<Inner>,
     connection: &Arc<Connection>,
     stream: Stream,
     surplus: BytesMut,
+    last: BytesMut,
 ) {
     let receiver = Receiver::new(
         connection.flags,
@@ -27,23 +37,39 @@ pub(crate) fn start(
         surplus,
     );
     let (connection, inner) = (Arc::clone(connection), Arc::clone(node));
+    let unread = Unread(Arc::clone(&connection));
     node.tasks.spawn(async move {
-        let reading =
-            tokio::spawn(read(Arc::clone(&inner), Arc::clone(&connection), stream.read, receiver));
-        write(&connection, stream.write).await;
+        let (reader, peer) = (Arc::clone(&inner), Arc::clone(&connection));
+        let reading = tokio::spawn(async move {
+            read(&reader, &peer, stream.read, receiver).await;
+            drop(unread);
+        });
+        write(&connection, stream.write, last).await;
         // Whatever ended it, both ends close; the reader notices.
         drop(reading.await);
         inner.connection_down(&connection);
     });
 }
 
+/// A connection that is not read any more ends, also if its reader did so by a panic.
+struct Unread(Arc<Connection>);
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.0.close("it is not read any more");
+    }
+}
+
 async fn read(
-    node: Arc<Inner>,
-    connection: Arc<Connection>,
+    node: &Arc<Inner>,
+    connection: &Arc<Connection>,
     mut stream: ReadHalf,
     mut receiver: Receiver,
 ) {
-    let mut incoming = Incoming::new(&node, &connection);
+    let mut incoming = Incoming::new(node, connection);
+    let mut closed = pin!(connection.closed());
+    let mut idle = pin!(tokio::time::sleep(IDLE));
+    let mut read_before = 0;
     loop {
         loop {
             match receiver.event() {
@@ -55,7 +81,7 @@ async fn read(
                         if full.is_full() {
                             tokio::select! {
                                 () = wait => {}
-                                () = alive_while_waiting(&connection) => {}
+                                () = alive_while_waiting(connection) => {}
                                 () = connection.closed() => return,
                             }
                         }
@@ -75,14 +101,22 @@ async fn read(
         let mut space = receiver.space();
         tokio::select! {
             count = stream.read_buf(&mut space) => match count {
-                Ok(0) => return broke(&node, &connection, "it closed the connection"),
+                Ok(0) => return broke(node, connection, "it closed the connection"),
                 Ok(count) => {
                     connection.read.fetch_add(count as u64, Ordering::Relaxed);
                     lock(&connection.ticks).received(now());
                 }
-                Err(error) => return broke(&node, &connection, &format!("reading failed: {error}")),
+                Err(error) => return broke(node, connection, &format!("reading failed: {error}")),
             },
-            () = connection.closed() => return,
+            () = &mut closed => return,
+            () = &mut idle => {
+                let read = connection.read.load(Ordering::Relaxed);
+                if read.saturating_sub(read_before) < LITTLE {
+                    receiver.rest();
+                }
+                read_before = read;
+                idle.as_mut().reset(tokio::time::Instant::now() + IDLE);
+            }
         }
     }
 }
@@ -99,38 +133,42 @@ fn broke(node: &Inner, connection: &Connection, seen: &str) {
 async fn alive_while_waiting(connection: &Connection) {
     loop {
         lock(&connection.ticks).received(now());
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
-async fn write(connection: &Connection, mut stream: WriteHalf) {
+async fn write(connection: &Connection, mut stream: WriteHalf, mut last: BytesMut) {
+    let said = async {
+        stream.write_all_buf(&mut last).await?;
+        stream.flush().await
+    };
+    tokio::select! {
+        said = said => if let Err(error) = said {
+            return connection.close(&format!("writing failed: {error}"));
+        },
+        () = connection.closed() => return,
+        () = tokio::time::sleep(CLOSING) => return connection.close("it takes nothing"),
+    }
     let mut batch = Batch::new();
     loop {
-        let tick = lock(&connection.ticks).poll(now());
-        let until = match tick {
-            Tick::Timeout => {
-                return connection.close("nothing was heard of it for too long (net_ticktime)");
+        let until = loop {
+            match lock(&connection.ticks).poll(now()) {
+                Tick::Timeout => {
+                    return connection.close("nothing was heard of it for too long (net_ticktime)");
+                }
+                Tick::Send => {}
+                Tick::Wait(until) => break until,
             }
-            Tick::Send if !batch.has_remaining() => {
+            // Where bytes wait to be read by it, a tick would, too.
+            if !batch.has_remaining() {
                 lock(&connection.out).outbox.tick();
-                None
             }
-            // Its bytes wait to be read by it: a tick would, too.
-            Tick::Send => {
-                lock(&connection.ticks).sent(now());
-                None
-            }
-            Tick::Wait(until) => Some(until),
+            lock(&connection.ticks).sent(now());
         };
         if !batch.has_remaining() {
             connection.take(&mut batch);
         }
-        let timer = async {
-            match until {
-                Some(until) => tokio::time::sleep_until(until.into()).await,
-                None => std::future::pending().await,
-            }
-        };
+        let timer = tokio::time::sleep_until(until.into());
         if batch.has_remaining() {
             let size = batch.remaining();
             tokio::select! {
@@ -154,7 +192,7 @@ async fn write(connection: &Connection, mut stream: WriteHalf) {
             }
         }
     }
-    drop(stream.shutdown().await);
+    drop(tokio::time::timeout(CLOSING, stream.shutdown()).await);
 }
 
 /// Writes once, as much as is taken.

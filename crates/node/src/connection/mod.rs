@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use io::start;
-pub(crate) use peers::Peers;
+pub(crate) use peers::{Answering, Peers};
 pub(crate) use setup::{accept, dial};
 
 /// So much may wait to be written before senders must wait; the same as `+zdbbl` of a VM.
@@ -30,6 +30,9 @@ pub(crate) const BUSY: usize = 1 << 20;
 /// So much of what cannot wait (exits, replies, links) may gather until all is written once; a peer
 /// that takes nothing for so long is given up.
 const HOPELESS: usize = 64 << 20;
+
+/// A peer may have so many monitors on processes here.
+const MONITORS: usize = 1 << 20;
 
 /// A connection to one peer.
 #[derive(Debug)]
@@ -90,7 +93,12 @@ impl Connection {
             peer,
             flags,
             since: Instant::now(),
-            out: Mutex::new(Out { outbox: Outbox::new(flags), writing: false, urgent: 0, closed: false }),
+            out: Mutex::new(Out {
+                outbox: Outbox::new(flags),
+                writing: false,
+                urgent: 0,
+                closed: false,
+            }),
             work: Notify::new(),
             room: Notify::new(),
             closing: CancellationToken::new(),
@@ -242,6 +250,11 @@ impl Connection {
         self.closing.cancel();
     }
 
+    /// Whether it has ended or is about to.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.is_cancelled()
+    }
+
     /// Why it was closed.
     pub(crate) fn why(&self) -> String {
         lock(&self.why).clone().unwrap_or_default()
@@ -262,13 +275,17 @@ impl Connection {
         !relations.closed
     }
 
-    pub(crate) fn monitored(&self, reference: Reference, process: u32) -> bool {
+    /// The peer monitors a process here.
+    pub(crate) fn monitored(&self, reference: Reference, process: u32) {
         let mut relations = lock(&self.relations);
+        if relations.monitors.len() >= MONITORS {
+            drop(relations);
+            return self.close("it made too many monitors");
+        }
         if !relations.closed {
             relations.processes.insert(process);
             relations.monitors.insert(reference, process);
         }
-        !relations.closed
     }
 
     pub(crate) fn demonitored(&self, reference: &Reference) -> Option<u32> {

@@ -8,7 +8,7 @@ use meshx_dist::handshake::{Accepted, Acceptor, Failure, Flags, Initiator, Link,
 use meshx_etf::{Atom, Node as NodeId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::peers::{Admission, Begin, Origin};
+use super::peers::{Admission, Answering, Attempt, Awaited, Begin, Dialled, Origin};
 use super::{Connection, start};
 use crate::carrier::{Carrier, Stream};
 use crate::error::ConnectError;
@@ -16,39 +16,89 @@ use crate::node::Inner;
 
 /// How long a node waits for the one that it was told to wait for (`nok`).
 const INCOMING: Duration = Duration::from_secs(7);
+/// How long a handshake that the peer began is waited for before this node dials itself: whoever says
+/// hello in its name can hold up nobody for longer.
+const COURTESY: Duration = Duration::from_secs(1);
+/// How often an attempt is made again when nothing comes of the peer's that went before it.
+const AGAIN: u32 = 2;
 /// How often, and with which pauses, a carrier is asked why it closed a stream.
 const REASON_LOOKS: u32 = 5;
 const REASON_PAUSE: Duration = Duration::from_millis(10);
 
 /// The connection to a node, made if need be. Whoever asks meanwhile shares the attempt.
-pub(crate) async fn dial(node: &Arc<Inner>, to: &Atom) -> Result<Arc<Connection>, ConnectError> {
-    let mut shared = false;
+pub(crate) async fn dial(node: &Arc<Inner>, to: &Atom) -> Dialled {
+    let mut alone = false;
     loop {
-        if node.stop.is_cancelled() {
-            return Err(ConnectError::Stopping);
-        }
-        match node.peers.begin(to) {
+        match node.peers.begin(to, alone) {
+            Begin::Stopping => return Err(ConnectError::Stopping),
             Begin::Up(connection) => return Ok(connection),
-            Begin::Wait(_) if shared => return Err(ConnectError::NotConnected(to.clone())),
-            Begin::Wait(over) => {
-                over.cancelled().await;
-                if let Some(connection) = node.peers.up_to(to) {
-                    return Ok(connection);
+            Begin::Gone(gone) => gone.cancelled().await,
+            Begin::Wait(mut done) => {
+                if let Ok(done) = done.wait_for(Option::is_some).await
+                    && let Some(dialled) = &*done
+                {
+                    return dialled.clone();
                 }
-                // One attempt of our own tells why.
-                shared = true;
+            }
+            Begin::Incoming => {
+                drop(tokio::time::timeout(COURTESY, incoming(node, to, true)).await);
+                alone = true;
             }
             Begin::Dial(attempt) => {
                 let (node, to) = (Arc::clone(node), to.clone());
                 // Whoever gives up waiting does not end it for the others.
                 let dialled = tokio::spawn(async move {
-                    let dialled = try_all(&node, &to).await;
-                    drop(attempt);
+                    let dialled = attempts(&node, &to, &attempt).await;
+                    attempt.finish(&dialled);
                     dialled
                 });
                 return dialled.await.unwrap_or(Err(ConnectError::Stopping));
             }
         }
+    }
+}
+
+/// Dials, unless a handshake that the peer began at the same time counts instead.
+async fn attempts(node: &Arc<Inner>, to: &Atom, attempt: &Attempt) -> Dialled {
+    let mut again = 0;
+    loop {
+        let superseded = attempt.superseded();
+        let begun = tokio::select! {
+            biased;
+            () = superseded.cancelled() => true,
+            () = node.stop.cancelled() => return Err(ConnectError::Stopping),
+            done = try_all(node, to) => match done {
+                // It begins, or has begun, a handshake.
+                Err(ConnectError::Handshake { reason: Failure::Refused(Status::Nok), .. }) => false,
+                // It was connected meanwhile.
+                Err(ConnectError::Handshake { reason: Failure::Refused(Status::Alive), .. }) => true,
+                done => return done,
+            },
+        };
+        let timeout = ConnectError::Timeout { node: to.clone(), limit: INCOMING };
+        match tokio::time::timeout(INCOMING, incoming(node, to, begun)).await {
+            Ok(Some(connection)) => return Ok(connection),
+            Ok(None) if again < AGAIN => {
+                again += 1;
+                attempt.again();
+            }
+            _ => return Err(timeout),
+        }
+    }
+}
+
+/// Waits for the connection that the peer makes; `None` if the handshake that it had begun, or begins
+/// now, fails. The caller limits the time.
+async fn incoming(node: &Arc<Inner>, to: &Atom, mut begun: bool) -> Option<Arc<Connection>> {
+    loop {
+        let changed = node.peers.changed();
+        match node.peers.awaited(to) {
+            Awaited::Up(connection) => return Some(connection),
+            Awaited::Nothing if begun => return None,
+            Awaited::Nothing => {}
+            Awaited::Underway => begun = true,
+        }
+        changed.await;
     }
 }
 
@@ -74,9 +124,6 @@ async fn try_all(node: &Arc<Inner>, to: &Atom) -> Result<Arc<Connection>, Connec
         };
         let shaken = initiate(node, to, carrier.as_ref(), stream);
         return match tokio::time::timeout(limit, shaken).await {
-            Ok(Err(ConnectError::Handshake { reason: Failure::Refused(Status::Nok), .. })) => {
-                incoming(node, to).await
-            }
             Ok(Err(closed @ ConnectError::Closed { .. })) => {
                 // Its stream is gone by now, which may be what the carrier waits for to tell.
                 let reason = reason(carrier.as_ref(), to).await;
@@ -105,22 +152,6 @@ async fn reason(carrier: &dyn Carrier, to: &Atom) -> Option<std::io::Error> {
     None
 }
 
-/// The peer dials us at the same time, and its attempt is the one that counts.
-async fn incoming(node: &Arc<Inner>, to: &Atom) -> Result<Arc<Connection>, ConnectError> {
-    let mut events = node.peers.events();
-    let wait = async {
-        loop {
-            if let Some(connection) = node.peers.up_to(to) {
-                return connection;
-            }
-            // Lagging only means to look again.
-            drop(events.recv().await);
-        }
-    };
-    let timeout = ConnectError::Timeout { node: to.clone(), limit: INCOMING };
-    tokio::time::timeout(INCOMING, wait).await.map_err(|_| timeout)
-}
-
 async fn initiate(
     node: &Arc<Inner>,
     to: &Atom,
@@ -146,10 +177,20 @@ async fn initiate(
             Ok(0) | Err(_) => return Err(closed()),
             Ok(_) => {}
         }
-        let link = initiator.received(&bytes, &mut out);
-        if let Some(link) = link.map_err(failed)? {
-            let origin = Origin { ours: true, takes_over: false };
-            return establish(node, link, stream, origin, BytesMut::new()).await;
+        // A connection that the peer still has is dead, unless it was made a moment ago.
+        let connected = matches!(node.peers.awaited(to), Awaited::Up(_));
+        initiator = initiator.taking_over(!connected);
+        match initiator.received(&bytes, &mut out) {
+            Ok(Some(link)) => {
+                let origin = Origin { ours: true, takes_over: false };
+                return establish(node, link, stream, origin, BytesMut::new()).await;
+            }
+            Ok(None) => {}
+            Err(failure) => {
+                // That we do not take over, if that is it.
+                drop(stream.write.write_all_buf(&mut out).await);
+                return Err(failed(failure));
+            }
         }
         // What follows the challenge is the proof that we have the cookie.
         answered |= !out.is_empty();
@@ -178,6 +219,8 @@ async fn answer(
     let unknown = Atom::cut("a peer without a name");
     let mut peer = unknown;
     let mut takes_over = false;
+    // While this lives, our own attempts to dial that peer know of it.
+    let mut _underway: Option<Answering> = None;
     let mut out = BytesMut::new();
     let mut acceptor = Acceptor::new(carrier.framing(), node.local(""), challenge());
     loop {
@@ -194,7 +237,9 @@ async fn answer(
                 node.name_for(&hello.name)
             } else {
                 peer = Atom::new(&hello.name).unwrap_or(peer);
-                node.admits(&hello.name, stream.identity.as_deref())
+                let (status, answering) = node.admits(&hello.name, stream.identity.as_deref());
+                _underway = answering;
+                status
             };
             if let Status::Named { name, .. } = &status {
                 peer = Atom::new(name).unwrap_or(peer);
@@ -231,9 +276,9 @@ async fn answer(
 async fn establish(
     node: &Arc<Inner>,
     link: Link,
-    mut stream: Stream,
+    stream: Stream,
     origin: Origin,
-    mut last: BytesMut,
+    last: BytesMut,
 ) -> Result<Arc<Connection>, ConnectError> {
     let name =
         Atom::new(&link.peer.name).map_err(|_| ConnectError::Name(link.peer.name.clone()))?;
@@ -250,14 +295,16 @@ async fn establish(
                 old.close("it connected again");
                 gone.cancelled().await;
             }
-            Admission::Duplicate => return Err(ConnectError::NotConnected(name)),
+            Admission::Duplicate => {
+                let reason = Failure::Refused(Status::Alive);
+                return Err(ConnectError::Handshake { node: name, reason });
+            }
+            Admission::Stopping => return Err(ConnectError::Stopping),
         }
     }
-    let said = stream.write.write_all_buf(&mut last).await;
-    if said.is_ok() {
-        drop(stream.write.flush().await);
-    }
-    start(node, &connection, stream, link.surplus);
+    // Nothing is waited for from here on: who gives up now must not leave a connection that nobody
+    // reads.
+    start(node, &connection, stream, link.surplus, last);
     Ok(connection)
 }
 

@@ -14,6 +14,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::signal::{Down, Message, Signal};
 
+/// Others may link so many of their processes to one.
+const LINKS: usize = 1 << 20;
+
 /// Which connection a relation goes over; `None`: both processes are of this node.
 pub(crate) type Via = Option<u64>;
 
@@ -122,6 +125,8 @@ pub(crate) enum LinkStep {
     Tell,
     /// This process has ended: the other one is to get an exit signal.
     Ended,
+    /// This process has [`LINKS`] already.
+    TooMany,
 }
 
 impl Cell {
@@ -180,8 +185,18 @@ impl Cell {
 
     /// The next signal, if one is there.
     pub(crate) fn take(&self) -> Option<Signal> {
+        self.take_at(|_| Some(0))
+    }
+
+    /// The first signal that `wanted` wants, out of its turn.
+    pub(crate) fn take_if(&self, mut wanted: impl FnMut(&Signal) -> bool) -> Option<Signal> {
+        self.take_at(|queue| queue.iter().position(&mut wanted))
+    }
+
+    fn take_at(&self, at: impl FnOnce(&VecDeque<Signal>) -> Option<usize>) -> Option<Signal> {
         let mut state = self.state();
-        let signal = state.queue.pop_front()?;
+        let at = at(&state.queue)?;
+        let signal = state.queue.remove(at)?;
         let was_full = state.queued > self.limit;
         state.queued = state.queued.saturating_sub(signal.size());
         let drained = was_full && state.queued <= self.limit;
@@ -189,15 +204,6 @@ impl Cell {
         if drained {
             self.drained.notify_waiters();
         }
-        Some(signal)
-    }
-
-    /// The first signal that `wanted` wants, out of its turn.
-    pub(crate) fn take_if(&self, mut wanted: impl FnMut(&Signal) -> bool) -> Option<Signal> {
-        let mut state = self.state();
-        let at = state.queue.iter().position(&mut wanted)?;
-        let signal = state.queue.remove(at)?;
-        state.queued = state.queued.saturating_sub(signal.size());
         Some(signal)
     }
 
@@ -254,8 +260,14 @@ impl Cell {
     pub(crate) fn expect_reply(&self, reference: Reference) -> oneshot::Receiver<Reply> {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.state();
+        if state.ended.is_some() {
+            return receiver;
+        }
         state.aliases.insert(reference.clone());
         state.callers.insert(reference, sender);
+        drop(state);
+        // Who waits for a full queue may have the answer.
+        self.drained.notify_waiters();
         receiver
     }
 
@@ -293,21 +305,25 @@ impl Cell {
         if state.ended.is_some() {
             return LinkStep::Ended;
         }
+        if state.links.len() >= LINKS && !state.links.contains_key(from) {
+            return LinkStep::TooMany;
+        }
         state.links.entry(from.clone()).or_insert(Link { via, active: true, unlinking: None });
         LinkStep::Nothing
     }
 
-    /// `unlink/1` here; true if the other side is to be told, with this id.
-    pub(crate) fn unlink(&self, to: &Pid, id: u64) -> bool {
+    /// `unlink/1` here; if there was a link, gives over what the other side is to be told, with this id.
+    pub(crate) fn unlink(&self, to: &Pid, id: u64) -> Option<Via> {
         let mut state = self.state();
-        let Some(link) = state.links.get_mut(to).filter(|link| link.active) else { return false };
-        if link.via.is_none() {
+        let link = state.links.get_mut(to).filter(|link| link.active)?;
+        let via = link.via;
+        if via.is_none() {
             state.links.remove(to);
         } else {
             link.active = false;
             link.unlinking = Some(id);
         }
-        true
+        Some(via)
     }
 
     /// The other side unlinked.
@@ -337,8 +353,14 @@ impl Cell {
 
     // --- monitors ---
 
-    pub(crate) fn watch(&self, reference: Reference, target: Target, node: Atom, via: Via) {
-        self.state().watching.insert(reference, Watch { via, target, node, silent: false });
+    /// `monitor/2` here; false if this process has ended.
+    pub(crate) fn watch(&self, reference: Reference, target: Target, node: Atom, via: Via) -> bool {
+        let mut state = self.state();
+        let lives = state.ended.is_none();
+        if lives {
+            state.watching.insert(reference, Watch { via, target, node, silent: false });
+        }
+        lives
     }
 
     /// `demonitor/1` here: whom to tell. A signal of it that is queued already is taken out.

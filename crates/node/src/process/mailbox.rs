@@ -300,15 +300,11 @@ impl Inner {
     }
 
     async fn link(self: &Arc<Self>, cell: &Arc<Cell>, to: &Pid) {
-        if to.node.name() == self.id.name() {
-            if cell.link(to, None) != LinkStep::Tell {
-                return;
-            }
-            let other = self.processes.get(to).map(|other| other.linked_by(&cell.pid, None));
-            if other.is_none_or(|step| step == LinkStep::Ended) {
-                self.after(cell, cell.link_broke(to, term!(noproc)));
-            }
+        if *to == cell.pid {
             return;
+        }
+        if to.node.name() == self.id.name() {
+            return self.link_here(cell, to);
         }
         let Ok(connection) = self.connect(to.node.name()).await else {
             // As if it had been there, and was lost.
@@ -321,23 +317,42 @@ impl Inner {
         if connection.relate(cell.pid.id) {
             let link = Control::Link { from: cell.pid.clone(), to: to.clone() };
             connection.signal(sender(&cell.pid), &link);
+            if let Some(reason) = cell.ended_with() {
+                // Its farewell may have gone before the link.
+                let exit = Control::Exit { from: cell.pid.clone(), to: to.clone() };
+                connection.signal_reason(sender(&cell.pid), &exit, &reason);
+            }
         } else {
             self.after(cell, cell.link_broke(to, term!(noconnection)));
         }
     }
 
-    fn unlink(&self, cell: &Arc<Cell>, to: &Pid) {
-        let id = self.unlink_id();
-        if !cell.unlink(to, id) {
+    /// Links two processes of this node.
+    fn link_here(&self, cell: &Arc<Cell>, to: &Pid) {
+        let one_at_a_time = self.linking();
+        if cell.link(to, None) != LinkStep::Tell {
             return;
         }
-        if to.node.name() == self.id.name() {
-            if let Some(other) = self.processes.get(to) {
-                other.unlinked_by(&cell.pid);
-            }
-        } else if let Some(connection) = self.peers.up_to(to.node.name()) {
+        let other = self.processes.get(to);
+        let step = other.as_ref().map_or(LinkStep::Ended, |it| it.linked_by(&cell.pid, None));
+        drop(one_at_a_time);
+        if step != LinkStep::Nothing {
+            self.after(cell, cell.link_broke(to, term!(noproc)));
+        } else if let (Some(other), Some(reason)) = (other, cell.ended_with()) {
+            // Its farewell may have gone before the link.
+            self.after(&other, other.link_broke(&cell.pid, reason));
+        }
+    }
+
+    fn unlink(&self, cell: &Arc<Cell>, to: &Pid) {
+        let id = self.unlink_id();
+        let _one_at_a_time = self.linking();
+        let Some(via) = cell.unlink(to, id) else { return };
+        if via.is_some() {
             let unlink = Control::Unlink { id, from: cell.pid.clone(), to: to.clone() };
-            connection.signal(sender(&cell.pid), &unlink);
+            self.over(via, |connection| connection.signal(sender(&cell.pid), &unlink));
+        } else if let Some(other) = self.processes.get(to) {
+            other.unlinked_by(&cell.pid);
         }
     }
 
@@ -349,26 +364,38 @@ impl Inner {
             To::Alias(_) => (Target::Name(Atom::cut("")), self.id.name().clone()),
         };
         if self.elsewhere(&of).is_none() {
-            cell.watch(reference.clone(), target.clone(), node, None);
+            if !cell.watch(reference.clone(), target.clone(), node, None) {
+                return;
+            }
             let other = match &of {
                 To::Pid(pid) => self.processes.get(pid),
                 To::Name(name) | To::NameAt(name, _) => self.processes.named(name),
                 To::Alias(_) => None,
             };
             let watcher = Watcher { pid: cell.pid.clone(), via: None, target, guard: None };
-            if !other.is_some_and(|other| other.watched_by(reference.clone(), watcher)) {
-                cell.watched_ended(&reference, term!(noproc));
+            let other = other.filter(|other| other.watched_by(reference.clone(), watcher));
+            match other {
+                None => cell.watched_ended(&reference, term!(noproc)),
+                // Its farewell may have gone before the monitor.
+                Some(other) if cell.ended.is_cancelled() => other.unwatched_by(&reference),
+                Some(_) => {}
             }
             return;
         }
         let connection = self.connect(&node).await;
         let via = connection.as_ref().map_or(0, |connection| connection.id);
-        cell.watch(reference.clone(), target.clone(), node, Some(via));
+        if !cell.watch(reference.clone(), target.clone(), node, Some(via)) {
+            return;
+        }
         match connection {
             Ok(connection) if connection.relate(cell.pid.id) => {
                 let from = cell.pid.clone();
-                let monitor = Control::Monitor { from, to: target, reference };
+                let (to, again) = (target.clone(), reference.clone());
+                let monitor = Control::Monitor { from, to, reference };
                 connection.signal(sender(&cell.pid), &monitor);
+                if cell.ended.is_cancelled() {
+                    self.demonitor(&cell.pid, again, target, Some(via));
+                }
             }
             _ => cell.watched_ended(&reference, term!(noconnection)),
         }

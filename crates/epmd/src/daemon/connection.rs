@@ -27,9 +27,13 @@ pub(super) fn open(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) ->
     // Not while the lock is held: a runtime that ends drops what is spawned, which needs the lock.
     let task = tokio::spawn(connection.serve()).abort_handle();
     let surplus = {
-        let seats = &mut shared.lock().seats;
-        seats.served_by(id, task);
-        seats.surplus()
+        let mut state = shared.lock();
+        state.seats.served_by(id, task);
+        let surplus = state.seats.surplus();
+        if surplus.is_some() {
+            state.warn("too many connections: the oldest that hold no name are closed");
+        }
+        surplus
     };
     surplus.map(|oldest| oldest.abort()).is_some()
 }
@@ -174,10 +178,7 @@ impl Connection {
         let answer = {
             let state = &mut *self.seat.shared.lock();
             if !state.seats.has_lease() {
-                tracing::warn!(
-                    name,
-                    "not registered: too many nodes for this process's descriptors"
-                );
+                state.warn(&format!("{name} was not registered: too few descriptors (ulimit -n)"));
                 return After::Close;
             }
             let answer = state.table.register(alive, self.seat.id, Arc::clone(&self.stream));

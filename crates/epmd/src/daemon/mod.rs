@@ -35,6 +35,7 @@ use meshx_rt::Backoff;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use seats::Seats;
 use table::Table;
@@ -51,6 +52,8 @@ pub const STRANGER_MAX: usize = 64;
 pub const OLD_NAMES_MAX: usize = 1000;
 /// How long a connection that is no lease may take, if the configuration does not say.
 pub const PACKET_TIMEOUT: Duration = Duration::from_mins(1);
+/// An operator is told of a shortage once in so long, however often strangers bring it about.
+const WARN_EVERY: Duration = Duration::from_mins(1);
 /// The longest pause after a failed accept; the first is a two-hundredth of it.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -113,6 +116,7 @@ struct Shared {
 struct State {
     table: Table,
     seats: Seats,
+    warned: Option<Instant>,
 }
 
 impl Default for Config {
@@ -150,7 +154,7 @@ impl Daemon {
         let addresses =
             listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let (sender, killed) = watch::channel(false);
-        let state = State { table: Table::new(), seats: Seats::new(places()) };
+        let state = State { table: Table::new(), seats: Seats::new(places()), warned: None };
         let shared = Arc::new(Shared { config, state: Mutex::new(state), killed: sender });
         let mut accepting = JoinSet::new();
         for listener in listeners {
@@ -188,6 +192,16 @@ impl Shared {
     }
 }
 
+impl State {
+    /// Tells the operator of a shortage, unless that was done a moment ago.
+    fn warn(&mut self, what: &str) {
+        if self.warned.is_none_or(|last| last.elapsed() >= WARN_EVERY) {
+            self.warned = Some(Instant::now());
+            tracing::warn!("{what}");
+        }
+    }
+}
+
 /// The connections that the process has descriptors for.
 fn places() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
@@ -211,6 +225,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
             Err(error) => {
                 tracing::debug!(%error, "cannot accept a connection");
                 if is_exhaustion(&error) {
+                    shared.lock().warn(&format!("cannot accept a connection: {error}"));
                     connection::shed(&shared);
                 }
                 tokio::time::sleep(pause.step()).await;

@@ -200,3 +200,13 @@ async fn listens_on_loopback_alone_unless_told_otherwise() {
         assert!(client.register(&Alive::new("shop", 1)).await.is_ok(), "{ip}");
     }
 }
+
+#[tokio::test]
+async fn plays_a_busy_machine() {
+    let delay = Duration::from_millis(150);
+    let (_daemon, client) =
+        start(Config { delay_accept: delay, delay_write: delay, ..Config::default() });
+    let begun = Instant::now();
+    assert_eq!(client.lookup("shop").await.unwrap(), None);
+    assert!((delay * 2..delay * 10).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+}

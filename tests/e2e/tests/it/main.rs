@@ -3,6 +3,7 @@
 
 mod cluster;
 mod commands;
+mod epmd;
 mod etf;
 mod faults;
 mod hostile;

@@ -82,7 +82,7 @@ pub(crate) fn run_command(words: &[OsString], output: Output, verbose: u8) -> Ex
 }
 
 fn run(flags: &Flags, words: &[OsString], voice: Voice, verbose: u8) -> Result<u8, Failure> {
-    let is_background = detach::is_background();
+    let is_background = flags.detach && detach::is_background();
     if flags.action == Action::Serve && flags.detach && !is_background {
         return started(&detach::start(words), flags, voice);
     }

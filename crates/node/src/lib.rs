@@ -19,6 +19,7 @@ mod error;
 pub mod global;
 mod membership;
 mod node;
+pub mod pg;
 mod process;
 mod rpc;
 mod spawned;

@@ -28,6 +28,10 @@ pub enum Global {
     Polite,
 }
 
+/// What a node with a full part shares with who asks it for names.
+#[derive(Debug, Default)]
+pub(crate) struct Part;
+
 /// Starts what the node's visibility asks for.
 pub(crate) fn start(node: &Arc<Inner>) {
     let Visibility::Visible { global } = node.config.visibility else { return };

@@ -1,0 +1,261 @@
+//! The process of a scope.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use meshx_dist::control::Target;
+use meshx_etf::{Atom, Pid, Reference, Term, term};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::groups::{Groups, take_each};
+use super::{Event, EventKind, Scope};
+use crate::builder::Visibility;
+use crate::envelope::{Envelope, cast};
+use crate::membership::{Change, Membership};
+use crate::node::Inner;
+use crate::process::{Down, Mailbox, Signal};
+use crate::to::To;
+
+/// What is asked of a scope from within the program.
+#[derive(Debug)]
+pub(super) enum Command {
+    Join(Term, Pid, oneshot::Sender<()>),
+    Leave(Term, Pid, oneshot::Sender<bool>),
+}
+
+pub(super) struct Server {
+    node: Arc<Inner>,
+    name: Atom,
+    pid: Pid,
+    groups: Arc<RwLock<Groups>>,
+    events: broadcast::Sender<Event>,
+    /// Members of this node: how they are watched, and each group as often as they joined it.
+    local: HashMap<Pid, (Reference, Vec<Term>)>,
+    /// Scopes of other nodes, and what they said.
+    remote: HashMap<Pid, (Reference, HashMap<Term, Vec<Pid>>)>,
+}
+
+impl Server {
+    pub(super) fn new(node: Arc<Inner>, scope: &Scope) -> Self {
+        Self {
+            node,
+            name: scope.name.clone(),
+            pid: scope.pid.clone(),
+            groups: Arc::clone(&scope.groups),
+            events: scope.events.clone(),
+            local: HashMap::new(),
+            remote: HashMap::new(),
+        }
+    }
+
+    /// Serves until the process ends.
+    pub(super) async fn run(mut self, mut mailbox: Mailbox, mut commands: mpsc::Receiver<Command>) {
+        let mut membership = Membership::of(&self.node.peers);
+        loop {
+            tokio::select! {
+                change = membership.next() => self.change(change),
+                // The node keeps a scope, and so a sender, as long as it lives.
+                Some(command) = commands.recv() => self.command(command, &mailbox).await,
+                signal = mailbox.receive() => match signal {
+                    Some(signal) => self.signal(signal, &mailbox).await,
+                    None => return,
+                },
+            }
+        }
+    }
+
+    fn change(&self, change: Change) {
+        let Change::Up { node, hidden } = change else { return };
+        // Who is hidden from us is left alone; if it is we who are hidden, nobody else would begin.
+        if !hidden || self.node.config.visibility == Visibility::Hidden {
+            let scope = To::NameAt(self.name.clone(), node);
+            self.node.post(&self.pid, &scope, &term!({discover, (self.pid.clone())}));
+        }
+    }
+
+    async fn command(&mut self, command: Command, mailbox: &Mailbox) {
+        match command {
+            Command::Join(group, pid, done) => {
+                if let Some((_, joined)) = self.local.get_mut(&pid) {
+                    joined.push(group.clone());
+                } else {
+                    let monitor = mailbox.monitor(&pid).await;
+                    self.local.insert(pid.clone(), (monitor, vec![group.clone()]));
+                }
+                self.joined(&group, std::slice::from_ref(&pid), true);
+                let (scope, group, pid) = (self.pid.clone(), group, pid);
+                self.broadcast(&term!({join, (scope), (group), (pid)}));
+                // Whoever joined may not wait to hear so.
+                let _ignored = done.send(());
+            }
+            Command::Leave(group, pid, done) => {
+                let left = self.leave_local(&group, &pid, mailbox);
+                if left {
+                    let (scope, group, pid) = (self.pid.clone(), group, pid);
+                    self.broadcast(&term!({leave, (scope), (pid), [(group)]}));
+                }
+                let _ignored = done.send(left);
+            }
+        }
+    }
+
+    fn leave_local(&mut self, group: &Term, pid: &Pid, mailbox: &Mailbox) -> bool {
+        let Some((monitor, joined)) = self.local.get_mut(pid) else { return false };
+        let Some(at) = joined.iter().position(|it| it == group) else { return false };
+        joined.swap_remove(at);
+        if joined.is_empty() {
+            mailbox.demonitor(monitor);
+            self.local.remove(pid);
+        }
+        self.left(group, std::slice::from_ref(pid), true);
+        true
+    }
+
+    async fn signal(&mut self, signal: Signal, mailbox: &Mailbox) {
+        match signal {
+            Signal::Down(down) => self.ended(&down),
+            Signal::Message(message) => match Envelope::open(&message.body) {
+                Ok(Envelope::Cast(request) | Envelope::Other(request)) => {
+                    self.told(&request, mailbox).await;
+                }
+                Ok(Envelope::Call(..)) => {}
+                Err(error) => tracing::debug!(scope = %self.name, %error, "nonsense"),
+            },
+            _ => {}
+        }
+    }
+
+    /// What the scope of another node says.
+    async fn told(&mut self, request: &Term, mailbox: &Mailbox) {
+        match request.as_tuple() {
+            // Since OTP 26 there may be a version behind it.
+            Some([Term::Atom(kind), Term::Pid(peer), ..]) if *kind == "discover" => {
+                let groups = self.read(Groups::local);
+                let sync = cast(term!({sync, (self.pid.clone()), (groups)}));
+                self.node.post(&self.pid, &To::from(peer), &sync);
+                if !self.remote.contains_key(peer) {
+                    self.meet(peer, mailbox).await;
+                    let discover = term!({discover, (self.pid.clone())});
+                    self.node.post(&self.pid, &To::from(peer), &discover);
+                }
+            }
+            Some([Term::Atom(kind), Term::Pid(peer), Term::List(groups)]) if *kind == "sync" => {
+                if !self.remote.contains_key(peer) {
+                    self.meet(peer, mailbox).await;
+                }
+                self.synchronize(peer, groups);
+            }
+            Some([Term::Atom(kind), Term::Pid(peer), group, pids]) if *kind == "join" => {
+                let pids = pids_of(pids);
+                let Some((_, said)) = self.remote.get_mut(peer) else { return };
+                said.entry(group.clone()).or_default().extend_from_slice(&pids);
+                self.joined(group, &pids, false);
+            }
+            Some([Term::Atom(kind), Term::Pid(peer), pids, Term::List(groups)])
+                if *kind == "leave" =>
+            {
+                let pids = pids_of(pids);
+                for group in groups {
+                    let Some((_, said)) = self.remote.get_mut(peer) else { return };
+                    let Some(members) = said.get_mut(group) else { continue };
+                    let left = take_each(members, &pids);
+                    if members.is_empty() {
+                        said.remove(group);
+                    }
+                    self.left(group, &left, false);
+                }
+            }
+            _ => tracing::debug!(scope = %self.name, "a message that no scope sends"),
+        }
+    }
+
+    async fn meet(&mut self, peer: &Pid, mailbox: &Mailbox) {
+        let monitor = self.node.watch(mailbox, peer).await;
+        self.remote.insert(peer.clone(), (monitor, HashMap::new()));
+    }
+
+    /// A scope says all that it has; what it said before is of no account any more.
+    fn synchronize(&mut self, peer: &Pid, groups: &[Term]) {
+        let mut new: HashMap<Term, Vec<Pid>> = HashMap::new();
+        for group in groups {
+            if let Some([group, pids]) = group.as_tuple() {
+                new.entry(group.clone()).or_default().extend(pids_of(pids));
+            }
+        }
+        new.retain(|_, pids| !pids.is_empty());
+        let Some((_, said)) = self.remote.get_mut(peer) else { return };
+        let old = std::mem::replace(said, new.clone());
+        for (group, mut gone) in old {
+            let mut come = new.remove(&group).unwrap_or_default();
+            let both = take_each(&mut come, &gone);
+            take_each(&mut gone, &both);
+            self.left(&group, &gone, false);
+            self.joined(&group, &come, false);
+        }
+        for (group, come) in new {
+            self.joined(&group, &come, false);
+        }
+    }
+
+    /// A member, or the scope of another node, is not there any more.
+    fn ended(&mut self, down: &Down) {
+        let Target::Pid(pid) = &down.target else { return };
+        if self.local.get(pid).is_some_and(|(monitor, _)| *monitor == down.reference)
+            && let Some((_, groups)) = self.local.remove(pid)
+        {
+            for group in &groups {
+                self.left(group, std::slice::from_ref(pid), true);
+            }
+            let (scope, pid, groups) = (self.pid.clone(), pid.clone(), Term::List(groups));
+            self.broadcast(&term!({leave, (scope), (pid), (groups)}));
+        }
+        if self.remote.get(pid).is_some_and(|(monitor, _)| *monitor == down.reference)
+            && let Some((_, groups)) = self.remote.remove(pid)
+        {
+            for (group, pids) in groups {
+                self.left(&group, &pids, false);
+            }
+        }
+    }
+
+    fn broadcast(&self, message: &Term) {
+        for peer in self.remote.keys() {
+            self.node.post(&self.pid, &To::from(peer), message);
+        }
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Groups) -> T) -> T {
+        read(&self.groups.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn joined(&self, group: &Term, pids: &[Pid], local: bool) {
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        groups.join(group, pids, local);
+        self.tell(EventKind::Join, group, pids.to_vec());
+    }
+
+    fn left(&self, group: &Term, pids: &[Pid], local: bool) {
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        let left = groups.leave(group, pids, local);
+        self.tell(EventKind::Leave, group, left);
+    }
+
+    /// Nobody may listen.
+    fn tell(&self, kind: EventKind, group: &Term, pids: Vec<Pid>) {
+        if !pids.is_empty() {
+            drop(self.events.send(Event { kind, group: group.clone(), pids }));
+        }
+    }
+}
+
+/// One process, or a list of them.
+fn pids_of(term: &Term) -> Vec<Pid> {
+    match term {
+        Term::Pid(pid) => vec![pid.clone()],
+        Term::List(pids) => {
+            let pid = |term: &Term| if let Term::Pid(pid) = term { Some(pid.clone()) } else { None };
+            pids.iter().filter_map(pid).collect()
+        }
+        _ => Vec::new(),
+    }
+}

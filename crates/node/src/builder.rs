@@ -15,6 +15,8 @@ use crate::connection::accept;
 use crate::error::StartError;
 use crate::global::{self, Global};
 use crate::node::{Inner, Node, fresh_creation};
+use crate::rpc::{Rpc, RpcTable};
+use crate::services;
 
 /// So many peers may be in the midst of a handshake with this node; one more, and the oldest of them
 /// is given up.
@@ -55,6 +57,7 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     pub(crate) setup_time: Duration,
     pub(crate) mailbox_limit: usize,
+    pub(crate) rpc: Rpc,
     /// Where the carriers listen, once the node is started.
     pub(crate) addresses: Vec<String>,
     allow: Option<Allow>,
@@ -81,6 +84,7 @@ impl Builder {
             limits: Limits::default(),
             setup_time: Duration::from_secs(7),
             mailbox_limit: 64 << 20,
+            rpc: Rpc::default(),
             addresses: Vec::new(),
             allow: None,
             flags: Flags::NODE,
@@ -152,6 +156,13 @@ impl Builder {
         self
     }
 
+    /// The functions that other nodes may call; [`RpcTable::new`] if not said.
+    #[must_use]
+    pub fn rpc(mut self, table: RpcTable) -> Self {
+        self.config.rpc = Rpc::of(table);
+        self
+    }
+
     /// Capabilities not to be offered, to meet peers of old or to test.
     #[must_use]
     pub fn without(mut self, flags: Flags) -> Self {
@@ -183,6 +194,7 @@ impl Builder {
         let creation = creation.filter(|&creation| creation > 3).unwrap_or_else(fresh_creation);
         let id = NodeId::new(Atom::cut(&self.name), creation);
         let inner = Arc::new(Inner::new(id, self.config));
+        services::start(&inner);
         global::start(&inner);
         let handshakes = Arc::new(Handshakes::default());
         for (carrier, listener) in listeners {

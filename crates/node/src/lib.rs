@@ -22,6 +22,7 @@ mod node;
 pub mod pg;
 mod process;
 mod rpc;
+mod services;
 mod spawned;
 mod to;
 
@@ -35,5 +36,5 @@ pub use meshx_dist::{Payload, control::Target};
 pub use meshx_etf as etf;
 pub use node::{Node, NodeEvent, PeerInfo, TooManyProcesses};
 pub use process::{Down, Mailbox, Message, Signal};
-pub use rpc::{Arguments, RpcError};
+pub use rpc::{Arguments, Parameters, Raise, RpcCall, RpcError, RpcTable};
 pub use to::To;

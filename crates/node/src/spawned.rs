@@ -8,12 +8,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use meshx_dist::control::{Control, Spawned, Target};
 use meshx_etf::{Atom, Pid, Reference, Term};
+use tokio_util::sync::CancellationToken;
 
 use crate::connection::Connection;
 use crate::node::{Inner, Node};
 use crate::process::{Mailbox, Watcher, sender};
 
-type Start = dyn Fn(Mailbox, Vec<Term>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
+type Start = dyn Fn(Started) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
 /// What may be started from elsewhere, by module, function and number of arguments.
 #[derive(Default)]
@@ -29,6 +30,18 @@ pub(crate) struct Request {
     pub(crate) arity: u8,
     pub(crate) options: Term,
     pub(crate) arguments: Term,
+}
+
+/// A process that was started for a peer.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) mailbox: Mailbox,
+    pub(crate) arguments: Vec<Term>,
+    pub(crate) request: Reference,
+    pub(crate) from: Pid,
+    pub(crate) connection: Arc<Connection>,
+    /// Resolves when who asked watched the process, and does not any more.
+    pub(crate) abandoned: CancellationToken,
 }
 
 /// What a request asks for beside the process.
@@ -52,9 +65,23 @@ impl Node {
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
+        self.offer_started(module, function, arity, move |started| {
+            start(started.mailbox, started.arguments)
+        });
+    }
+
+    /// As [`Node::offer`], for functions that concern themselves with who asked.
+    pub(crate) fn offer_started<F>(
+        &self,
+        module: &str,
+        function: &str,
+        arity: u8,
+        start: impl Fn(Started) -> F + Send + Sync + 'static,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let key = (Atom::cut(module), Atom::cut(function), arity);
-        let start: Arc<Start> =
-            Arc::new(move |mailbox, arguments| Box::pin(start(mailbox, arguments)));
+        let start: Arc<Start> = Arc::new(move |started| Box::pin(start(started)));
         let mut functions =
             self.inner().functions.0.write().unwrap_or_else(PoisonError::into_inner);
         functions.insert(key, start);
@@ -94,15 +121,17 @@ impl Inner {
             cell.linked_by(&from, via);
             connection.relate(cell.pid.id);
         }
+        let abandoned = CancellationToken::new();
         if options.monitor {
-            let target = Target::Pid(cell.pid.clone());
-            let watcher = Watcher { pid: from.clone(), via, target, guard: None };
+            let (pid, target) = (from.clone(), Target::Pid(cell.pid.clone()));
+            let _guard = Some(abandoned.clone().drop_guard());
+            let watcher = Watcher { pid, via, target, _guard };
             connection.monitored(reference.clone(), cell.pid.id);
             cell.watched_by(reference.clone(), watcher);
         }
         let reply = Control::SpawnReply {
-            reference,
-            to: from,
+            reference: reference.clone(),
+            to: from.clone(),
             linked: options.link,
             monitored: options.monitor,
             result: Spawned::Pid(cell.pid.clone()),
@@ -110,7 +139,10 @@ impl Inner {
         // As the new process: what it sends comes behind.
         connection.signal(sender(&cell.pid), &reply);
         // Not on the reader's task: what is offered may panic.
-        self.run(mailbox, |mailbox| async move { start(mailbox, arguments).await });
+        let (request, connection) = (reference, Arc::clone(connection));
+        self.run(mailbox, |mailbox| async move {
+            start(Started { mailbox, arguments, request, from, connection, abandoned }).await;
+        });
     }
 }
 

@@ -77,7 +77,7 @@ pub(crate) struct Watcher {
     /// What it called us.
     pub(crate) target: Target,
     /// Tells whom it may concern when nobody watches any more.
-    pub(crate) guard: Option<DropGuard>,
+    pub(crate) _guard: Option<DropGuard>,
 }
 
 /// A process that we asked for.

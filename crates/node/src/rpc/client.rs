@@ -89,6 +89,18 @@ pub(crate) struct Call {
     pub(crate) arguments: Vec<Term>,
 }
 
+impl Call {
+    /// Of `[Module, Function, Arguments]`; gives them back if they are not that.
+    pub(super) fn of(parts: Vec<Term>) -> Result<Self, Vec<Term>> {
+        match <[Term; 3]>::try_from(parts)? {
+            [Term::Atom(module), Term::Atom(function), Term::List(arguments)] => {
+                Ok(Self { module, function, arguments })
+            }
+            other => Err(other.into()),
+        }
+    }
+}
+
 impl Inner {
     async fn rpc(
         self: &Arc<Self>,
@@ -97,6 +109,9 @@ impl Inner {
         call: Call,
         limit: Duration,
     ) -> Result<Term, RpcError> {
+        if node == self.id.name() {
+            return self.execute(call, &client.pid, &client.pid).await.into_result(limit);
+        }
         let connection = self.connect(node).await.map_err(RpcError::Connect)?;
         if !connection.flags.contains(Flags::SPAWN) {
             return self.rpc_by_rex(client, node, call, limit).await;
@@ -160,19 +175,24 @@ impl Inner {
         node: &Atom,
         call: Call,
     ) -> Result<(), RpcError> {
+        if node == self.id.name() {
+            let (inner, pid) = (Arc::clone(self), client.pid.clone());
+            self.tasks.spawn(async move { inner.execute(call, &pid, &pid).await });
+            return Ok(());
+        }
         let connection = self.connect(node).await.map_err(RpcError::Connect)?;
         let Call { module, function, arguments } = call;
         if !connection.flags.contains(Flags::SPAWN) {
             let rex = To::NameAt(Atom::cut("rex"), node.clone());
             let leader = Term::atom("user");
             let cast = term!({cast, (module), (function), (Term::List(arguments)), (leader)});
-            let message = term!({(Term::atom("$gen_cast")), (cast)});
+            let message = crate::envelope::cast(cast);
             return Ok(self.send(&client.pid, rex, &message).await?);
         }
         let spawn = Control::Spawn {
             reference: self.reference(&client.pid),
             from: client.pid.clone(),
-            leader: client.pid.clone(),
+            leader: self.leader(&client.pid),
             module: Atom::cut("erpc"),
             function: Atom::cut("execute_cast"),
             arity: 3,

@@ -2,7 +2,15 @@
 
 mod arguments;
 mod client;
+mod erpc;
 mod error;
+mod execute;
+mod rex;
+mod table;
 
-pub use arguments::Arguments;
+pub use arguments::{Arguments, Parameters};
+pub(crate) use erpc::offer;
 pub use error::RpcError;
+pub(crate) use execute::Rpc;
+pub(crate) use rex::serve as rex;
+pub use table::{Raise, RpcCall, RpcTable};

@@ -1,0 +1,184 @@
+//! The server through which calls came before `erpc`, and by which C nodes still make them.
+
+use std::mem;
+use std::sync::Arc;
+
+use meshx_etf::{Atom, Pid, Term, term};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::execute::Outcome;
+use crate::envelope::{Envelope, From};
+use crate::node::{Inner, Node};
+use crate::process::{Mailbox, Message, Signal};
+use crate::to::To;
+
+/// Takes what OTP's `rex` takes, and ignores what that ignores; other than that, it cannot be told to
+/// stop. Block calls wait for each other, but nothing else waits for them.
+pub(crate) async fn serve(node: Arc<Inner>, mut mailbox: Mailbox) {
+    let mut blocked = CancellationToken::new();
+    blocked.cancel();
+    while let Some(signal) = mailbox.receive().await {
+        let Signal::Message(message) = signal else { continue };
+        take(&node, &mailbox, message, &mut blocked);
+    }
+}
+
+/// Whom a call is answered, and how.
+#[derive(Debug)]
+enum Client {
+    /// `{Tag, Reply}`, as of a `gen_server`.
+    Server(From),
+    /// `{rex, Reply}`.
+    Plain(Pid),
+    /// Not at all.
+    Nobody,
+}
+
+/// The right to run after another block call, and not before it.
+#[derive(Debug)]
+struct Turn {
+    before: CancellationToken,
+    _done: DropGuard,
+}
+
+/// What it is asked for. A function is `[Module, Function, Arguments]`.
+#[derive(Debug)]
+enum Request {
+    Call(Vec<Term>),
+    BlockCall(Vec<Term>),
+    Cast(Vec<Term>),
+    Broadcast(Atom, Term),
+    Send(Atom, Term),
+    Features,
+}
+
+fn take(node: &Arc<Inner>, mailbox: &Mailbox, message: Message, blocked: &mut CancellationToken) {
+    let Ok(envelope) = Envelope::open(&message.body) else { return };
+    match envelope {
+        Envelope::Call(from, request) => {
+            let caller = message.from.unwrap_or_else(|| from.pid.clone());
+            match Request::of(request) {
+                Some(Request::Call(function)) => {
+                    start(node, caller, Client::Server(from), function, None);
+                }
+                Some(Request::BlockCall(function)) => {
+                    let done = CancellationToken::new();
+                    let before = mem::replace(blocked, done.clone());
+                    let turn = Turn { before, _done: done.drop_guard() };
+                    start(node, caller, Client::Server(from), function, Some(turn));
+                }
+                _ => {}
+            }
+        }
+        Envelope::Cast(request) => {
+            let caller = message.from.unwrap_or_else(|| mailbox.pid().clone());
+            if let Some(Request::Cast(function)) = Request::of(request) {
+                start(node, caller, Client::Nobody, function, None);
+            }
+        }
+        // `{From, Request}`.
+        Envelope::Other(Term::Tuple(pair)) => {
+            let Ok([Term::Pid(from), request]) = <[Term; 2]>::try_from(pair) else { return };
+            match Request::of(request) {
+                Some(Request::Call(function)) => {
+                    let caller = message.from.unwrap_or_else(|| from.clone());
+                    start(node, caller, Client::Plain(from), function, None);
+                }
+                Some(request) => plain(node, mailbox, from, request),
+                None => {}
+            }
+        }
+        Envelope::Other(_) => {}
+    }
+}
+
+/// What is done at once.
+fn plain(node: &Arc<Inner>, mailbox: &Mailbox, from: Pid, request: Request) {
+    let own = || Term::Atom(node.id.name().clone());
+    let post = |to: &To, message: &Term| node.post(mailbox.pid(), to, message);
+    let unknown = |name: Atom| term!({rex, (own()), {nonexisting_name, (name)}});
+    match request {
+        Request::Features => post(&To::Pid(from), &term!({features_reply, (own()), [erpc]})),
+        Request::Broadcast(name, message) => {
+            let known = node.processes.named(&name).is_some();
+            post(&To::Name(name.clone()), &message);
+            let answer = if known { term!({rex, (own()), (own())}) } else { unknown(name) };
+            post(&To::Pid(from), &answer);
+        }
+        // Who has the name answers.
+        Request::Send(name, message) if node.processes.named(&name).is_some() => {
+            post(&To::Name(name), &term!({(from), (message)}));
+        }
+        Request::Send(name, _) => post(&To::Pid(from), &unknown(name)),
+        Request::Call(_) | Request::BlockCall(_) | Request::Cast(_) => {}
+    }
+}
+
+impl Request {
+    fn of(term: Term) -> Option<Self> {
+        let parts = match term {
+            Term::Atom(name) if name == "features_request" => return Some(Self::Features),
+            Term::Tuple(parts) => parts,
+            _ => return None,
+        };
+        match <[Term; 5]>::try_from(parts) {
+            // The last is the group leader, to which nothing is written.
+            Ok([kind, module, function, arguments, _]) => {
+                let function = vec![module, function, arguments];
+                match kind.as_atom()?.as_str() {
+                    "call" => Some(Self::Call(function)),
+                    "block_call" => Some(Self::BlockCall(function)),
+                    "cast" => Some(Self::Cast(function)),
+                    _ => None,
+                }
+            }
+            Err(parts) => match <[Term; 3]>::try_from(parts).ok()? {
+                [kind, Term::Atom(name), message] if kind.is_atom("sbcast") => {
+                    Some(Self::Broadcast(name, message))
+                }
+                [kind, Term::Atom(name), message] if kind.is_atom("send") => {
+                    Some(Self::Send(name, message))
+                }
+                _ => None,
+            },
+        }
+    }
+}
+
+/// Runs a call in a process of its own, and answers. A client whose connection is lost waits no more;
+/// that it ended on a node that lives is not noticed, as C nodes cannot be watched.
+fn start(node: &Arc<Inner>, caller: Pid, client: Client, function: Vec<Term>, turn: Option<Turn>) {
+    let inner = Arc::clone(node);
+    let Ok(mailbox) = Node::of(Arc::clone(node)).mailbox() else { return };
+    node.tasks.spawn(async move {
+        let lost = async {
+            match inner.peers.up_to(caller.node.name()) {
+                Some(connection) if !matches!(client, Client::Nobody) => connection.closed().await,
+                _ => std::future::pending().await,
+            }
+        };
+        let running = async {
+            if let Some(turn) = &turn {
+                turn.before.cancelled().await;
+            }
+            inner.apply(function, &caller, mailbox.pid()).await
+        };
+        let cell = mailbox.cell();
+        let outcome = tokio::select! {
+            biased;
+            // Somebody else ended it.
+            () = cell.ended.cancelled() => Outcome::Exit(cell.ended_with().unwrap_or_else(Term::nil)),
+            () = lost => return,
+            outcome = running => outcome,
+        };
+        drop(turn);
+        let (to, answer) = match client {
+            Client::Server(from) => from.answer(outcome.into_reply()),
+            Client::Plain(pid) => (To::Pid(pid), term!({rex, (outcome.into_reply())})),
+            Client::Nobody => return,
+        };
+        if let Err(error) = inner.send_back(mailbox.pid(), &to, &answer).await {
+            tracing::debug!(%error, "the result of a call was lost");
+        }
+    });
+}

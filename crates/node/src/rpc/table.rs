@@ -1,0 +1,189 @@
+//! Which functions others may call.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use meshx_etf::{Atom, Pid, Term, term, to_term};
+use serde::Serialize;
+
+use super::arguments::Parameters;
+use crate::node::Node;
+
+/// So many calls of one peer run at a time; more are refused with `system_limit`.
+pub(super) const AT_ONCE: usize = 4096;
+/// No call runs longer if nothing else is said ([`RpcTable::limit`]).
+const LIMIT: Duration = Duration::from_secs(3600);
+
+/// The functions that other nodes may call on this one, by `erpc`, by `rpc`, or as a C node does.
+///
+/// Nothing else is callable: whatever is not in the table does not exist for the caller (`undef`).
+/// A new table has what operators ask of any node: `erlang:node/0`, `erlang:nodes/0` and
+/// `erlang:is_alive/0`; an [`empty`](Self::empty) one has nothing.
+///
+/// Each call runs in a process of its own. It ends early if the caller does, does not wait any more,
+/// or is lost (stock nodes would run it to its end); one that panics is an error `panic` of the
+/// caller and of nobody else. A peer may have 4096 calls running; more fail with `system_limit`.
+/// Nothing that a function prints goes to the caller.
+///
+/// ```
+/// use meshx_node::{Raise, RpcTable};
+/// let table = RpcTable::new()
+///     .function("math", "add", |(a, b): (i64, i64)| async move {
+///         a.checked_add(b).ok_or(Raise::error("badarith"))
+///     })
+///     .function("greeter", "greet", |(name,): (String,)| async move { Ok(format!("hi {name}")) });
+/// assert!(table.has("math", "add", 2));
+/// assert!(!table.has("os", "cmd", 1));
+/// ```
+#[derive(Clone)]
+pub struct RpcTable {
+    functions: HashMap<(Atom, Atom, u8), Arc<Function>>,
+    pub(super) limit: Duration,
+}
+
+pub(super) type Function =
+    dyn Fn(RpcCall) -> Pin<Box<dyn Future<Output = Result<Term, Raise>> + Send>> + Send + Sync;
+
+/// A call of a function that takes terms.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct RpcCall {
+    /// The node that is called.
+    pub node: Node,
+    /// The process in which the function runs.
+    pub process: Pid,
+    /// The process that called.
+    pub caller: Pid,
+    /// As many as the function has.
+    pub arguments: Vec<Term>,
+}
+
+/// How a function ends that gives no value; as Erlang's classes of exceptions.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Raise {
+    /// `throw/1`.
+    Throw(Term),
+    /// `exit/1`.
+    Exit(Term),
+    /// `error/1`; the caller sees the function on top of the stack.
+    Error(Term),
+    /// As if no clause of the function took these arguments.
+    Clause,
+}
+
+impl Raise {
+    /// An error whose reason is this atom: `badarg`, say.
+    pub fn error(reason: &str) -> Self {
+        Self::Error(Term::atom(reason))
+    }
+}
+
+impl RpcTable {
+    /// With `erlang:node/0`, `erlang:nodes/0` and `erlang:is_alive/0`.
+    pub fn new() -> Self {
+        Self::empty()
+            .terms(
+                "erlang",
+                "node",
+                0,
+                |call| async move { Ok(Term::Atom(call.node.name().clone())) },
+            )
+            .terms("erlang", "nodes", 0, |call| async move {
+                Ok(Term::List(call.node.nodes().into_iter().map(Term::Atom).collect()))
+            })
+            .terms("erlang", "is_alive", 0, |_| async { Ok(term!(true)) })
+    }
+
+    /// With nothing.
+    pub fn empty() -> Self {
+        Self { functions: HashMap::new(), limit: LIMIT }
+    }
+
+    /// Adds a function of typed parameters, a tuple with one element for each (eight at most). Arguments
+    /// that are not of those types raise `function_clause`. Of two with the same name and number of
+    /// parameters, the later counts.
+    #[must_use]
+    pub fn function<P, R, F>(
+        self,
+        module: &str,
+        function: &str,
+        run: impl Fn(P) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        P: Parameters,
+        R: Serialize + Send + 'static,
+        F: Future<Output = Result<R, Raise>> + Send + 'static,
+    {
+        let run = Arc::new(run);
+        self.terms(module, function, P::ARITY, move |call| {
+            let run = Arc::clone(&run);
+            async move {
+                let Ok(parameters) = P::of_terms(&call.arguments) else {
+                    return Err(Raise::Clause);
+                };
+                drop(call);
+                let value = run(parameters).await?;
+                to_term(&value).map_err(|error| {
+                    tracing::warn!(%error, "a function's value has no form in Erlang's terms");
+                    Raise::error("badarg")
+                })
+            }
+        })
+    }
+
+    /// Adds a function that takes and gives terms. Large binaries are not copied on their way.
+    #[must_use]
+    pub fn terms<F>(
+        mut self,
+        module: &str,
+        function: &str,
+        arity: u8,
+        run: impl Fn(RpcCall) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<Term, Raise>> + Send + 'static,
+    {
+        let run: Arc<Function> = Arc::new(move |call| Box::pin(run(call)));
+        self.functions.insert((Atom::cut(module), Atom::cut(function), arity), run);
+        self
+    }
+
+    /// How long a call may run, whatever its caller would wait; an hour if not said. One that takes
+    /// longer is dropped, and fails with `timeout`.
+    #[must_use]
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Whether there is such a function.
+    pub fn has(&self, module: &str, function: &str, arity: u8) -> bool {
+        self.get(&Atom::cut(module), &Atom::cut(function), usize::from(arity)).is_some()
+    }
+
+    pub(super) fn get(
+        &self,
+        module: &Atom,
+        function: &Atom,
+        arity: usize,
+    ) -> Option<&Arc<Function>> {
+        let arity = u8::try_from(arity).ok()?;
+        self.functions.get(&(module.clone(), function.clone(), arity))
+    }
+}
+
+impl Default for RpcTable {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for RpcTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.functions.keys()).finish()
+    }
+}

@@ -36,12 +36,21 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
     outcome.map_err(|_| step::Said.into())
 }
 
+/// What the tests start besides what they bring with them.
+struct Built {
+    meshx: PathBuf,
+    /// The folder of the examples of `meshx-node`.
+    examples: PathBuf,
+}
+
 fn steps(extent: Extent, tally: &mut Tally) -> Result<()> {
     check::style()?;
     let provided = step("provision", provision::for_tests)?;
     let meshx = step("build meshx", || build_meshx(&[]))?;
+    let examples = step("build examples", build_examples)?;
     step("compiled epmd module", check_beam)?;
-    step("tests", || run_tests(extent, &provided, &meshx, tally))
+    let built = Built { meshx, examples };
+    step("tests", || run_tests(extent, &provided, &built, tally))
 }
 
 /// Builds the product and says where it is.
@@ -53,15 +62,27 @@ pub(crate) fn build_meshx(profile: &[&str]) -> Result<PathBuf> {
             .args(["--message-format=json", "--quiet"])
             .args(profile),
     )?;
-    executable(&messages).context("cargo did not say where it put `meshx`")
+    executable(&messages, "meshx").context("cargo did not say where it put `meshx`")
 }
 
-/// The executable that cargo's messages name, one JSON object a line.
-fn executable(messages: &str) -> Option<PathBuf> {
+/// Builds the examples that tests start, and says in which folder they are.
+fn build_examples() -> Result<PathBuf> {
+    let messages = step::output(
+        cargo()
+            .stderr(Stdio::inherit())
+            .args(["build", "--package=meshx-node", "--examples"])
+            .args(["--message-format=json", "--quiet"]),
+    )?;
+    let one = executable(&messages, "counter").context("cargo did not say where examples are")?;
+    one.parent().map(Path::to_owned).context("an example is in no folder")
+}
+
+/// The executable of this name in cargo's messages, one JSON object a line.
+fn executable(messages: &str, name: &str) -> Option<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "meshx")
+        .filter(|message| message["target"]["name"] == name)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
 }
 
@@ -86,14 +107,15 @@ fn check_beam() -> Result<()> {
 }
 
 /// Runs `cargo test`, passes its output through and counts.
-fn run_tests(extent: Extent, provided: &Provided, meshx: &Path, tally: &mut Tally) -> Result<()> {
+fn run_tests(extent: Extent, provided: &Provided, built: &Built, tally: &mut Tally) -> Result<()> {
     let skips = std::env::temp_dir().join(format!("meshx-skips-{}", std::process::id()));
     let mut command = cargo();
     command.args(["test", "--workspace", "--no-fail-fast"]);
     if extent == Extent::Quick {
         command.args(["--exclude", "meshx-e2e"]);
     }
-    command.env("MESHX_BIN", meshx).env("MESHX_TEST_SKIPS", &skips);
+    command.env("MESHX_BIN", &built.meshx).env("MESHX_EXAMPLES", &built.examples);
+    command.env("MESHX_TEST_SKIPS", &skips);
     command.envs(provided.iter().map(|(variable, path)| (variable, path)));
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start `cargo test`")?;
     let output = child.stdout.take().context("cargo test has no output")?;
@@ -139,7 +161,8 @@ mod tests {
             "not json\n",
             "{\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"meshx\"},\"executable\":\"/t/debug/meshx\"}\n",
         );
-        assert_eq!(executable(messages), Some(PathBuf::from("/t/debug/meshx")));
-        assert_eq!(executable("{}"), None);
+        assert_eq!(executable(messages, "meshx"), Some(PathBuf::from("/t/debug/meshx")));
+        assert_eq!(executable(messages, "counter"), None);
+        assert_eq!(executable("{}", "meshx"), None);
     }
 }

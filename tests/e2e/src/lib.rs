@@ -28,7 +28,7 @@ pub mod sockets;
 mod vm;
 
 pub use mesh::{ControlPlane, Home, Mesh, Outcome, free_port};
-pub use needs::{Need, consul, meshx, skips};
+pub use needs::{Need, consul, example, meshx, skips};
 pub use plain_vm::{Epmd, PlainVm, PlainVmBuilder};
 pub use process::{Process, wait_until};
 pub use release::Release;

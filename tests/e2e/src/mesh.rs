@@ -347,7 +347,8 @@ impl Home {
         &self.path
     }
 
-    pub(crate) fn make() -> Self {
+    /// A new one, with a cookie file that no VM of these tests should read.
+    pub fn make() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("meshx-e2e-{}-{number}", std::process::id());

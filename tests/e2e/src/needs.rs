@@ -80,6 +80,19 @@ pub fn meshx() -> PathBuf {
     path
 }
 
+/// An example of `meshx-node`: in the folder `MESHX_EXAMPLES`, else in the target folder of the test.
+pub fn example(name: &str) -> PathBuf {
+    let beside_the_test = || {
+        let test = std::env::current_exe().unwrap();
+        test.parent().and_then(Path::parent).unwrap().join("examples")
+    };
+    let folder = std::env::var_os("MESHX_EXAMPLES").map_or_else(beside_the_test, PathBuf::from);
+    let path = folder.join(name);
+    let build = "cargo build -p meshx-node --examples";
+    assert!(path.is_file(), "no {}: run `{build}` first", path.display());
+    path
+}
+
 /// The `consul` binary: `MESHX_TEST_CONSUL`, else the one in the test cache.
 pub fn consul() -> Option<PathBuf> {
     given_or_cached("MESHX_TEST_CONSUL", "consul-1.8.7/usr/bin/consul")

@@ -52,7 +52,7 @@ impl Subject<'_> {
     fn status(&self) -> Term {
         let running = Term::atom(if self.suspended { "suspended" } else { "running" });
         let header = match self.name {
-            Some(name) => format!("Status for generic server {name}"),
+            Some(name) => format!("Status for generic server {}", name.as_str()),
             None => "Status for generic server".to_owned(),
         };
         let parent = Term::Pid(self.pid.clone());

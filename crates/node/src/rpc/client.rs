@@ -28,7 +28,7 @@ impl Node {
     /// # async fn example(node: meshx_node::Node) -> Result<(), meshx_node::RpcError> {
     /// use std::time::Duration;
     /// let limit = Duration::from_secs(5);
-    /// let sum: u64 = node.rpc("shop@10.0.0.9", "lists", "sum", ([1, 2, 3],), limit).await?;
+    /// let sum: u64 = node.rpc("shop@10.0.0.9", "lists", "sum", (vec![1, 2, 3],), limit).await?;
     /// assert_eq!(sum, 6);
     /// # Ok(())
     /// # }

@@ -1,7 +1,12 @@
 //! Rust nodes and stock ones.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod examples;
+mod global;
 mod messages;
+mod rpc;
+mod pg;
+mod servers;
 
 use std::time::Duration;
 

@@ -64,6 +64,8 @@ pub struct PeerInfo {
     pub hidden: bool,
     /// What both sides can do.
     pub flags: Flags,
+    /// What it says that it can do; with `PUBLISHED` it is a visible node, whatever the connection is.
+    pub offered: Flags,
     /// Since when.
     pub since: Instant,
     /// Bytes that came from it.
@@ -147,6 +149,7 @@ impl Node {
                 creation: it.peer.creation(),
                 hidden: it.is_hidden(),
                 flags: it.flags,
+                offered: it.offered,
                 since: it.since,
                 read,
                 written,

@@ -160,11 +160,12 @@ impl<M: ServiceMesh + 'static> Carrier for Mesh<M> {
 impl<M: ServiceMesh + 'static> Shared<M> {
     /// Where the upstream to a service listens; opened if need be.
     async fn upstream(self: &Arc<Self>, destination: &ServiceName) -> io::Result<SocketAddr> {
-        let not_started = || io::Error::new(io::ErrorKind::NotConnected, "this node is not started");
+        let not_started =
+            || io::Error::new(io::ErrorKind::NotConnected, "this node is not started");
         let running = lock(&self.running).clone().ok_or_else(not_started)?;
         let connected = self.place(destination);
-        let open =
-            connected.get_or_try_init(|| self.mesh.connect(&running, Upstream::to(destination.clone())));
+        let open = connected
+            .get_or_try_init(|| self.mesh.connect(&running, Upstream::to(destination.clone())));
         open.await.map(|connected| connected.local).map_err(io::Error::other)
     }
 

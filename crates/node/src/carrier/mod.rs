@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use epmd::Epmd;
 pub use memory::{Memory, Switchboard};
 pub use mesh::Mesh;
-pub use tcp::{Resolve, Static, Tcp};
+pub use tcp::{Publication, Resolve, Static, Tcp};
 pub use unix::Unix;
 
 /// A future of a carrier.

@@ -41,6 +41,8 @@ pub(crate) struct Connection {
     pub(crate) id: u64,
     pub(crate) peer: NodeId,
     pub(crate) flags: Flags,
+    /// What the peer says it can do.
+    pub(crate) offered: Flags,
     pub(crate) since: Instant,
     out: Mutex<Out>,
     /// Something is to be written.
@@ -87,11 +89,18 @@ thread_local! {
 }
 
 impl Connection {
-    pub(crate) fn new(id: u64, peer: NodeId, flags: Flags, ticktime: Ticktime) -> Self {
+    /// `flags` are what both can do, and what the peer says that it can.
+    pub(crate) fn new(
+        id: u64,
+        peer: NodeId,
+        (flags, offered): (Flags, Flags),
+        ticktime: Ticktime,
+    ) -> Self {
         Self {
             id,
             peer,
             flags,
+            offered,
             since: Instant::now(),
             out: Mutex::new(Out {
                 outbox: Outbox::new(flags),

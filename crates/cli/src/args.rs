@@ -2,6 +2,7 @@
 #![allow(clippy::doc_markdown, rustdoc::bare_urls, reason = "these comments are the help text")]
 
 mod etf;
+mod node;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +13,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use etf::{Etf, EtfAction, EtfDecode, EtfEncode, EtfFilter, Reading, Writing};
 use meshx_core::{IntentionName, ServiceId, ServiceName};
 use meshx_workload::UpstreamSpec;
+pub(crate) use node::{
+    Ask, Call, ListNodes, Matrix, Node, Nodes, NodesAction, Ping, Shell, ShowNode,
+};
 
 /// Runs any Elixir, Erlang, Rust or other TCP program as a service in an encrypted mesh, without
 /// changing the program.
@@ -63,6 +67,16 @@ pub(crate) enum Command {
     Epmd(Epmd),
     /// Terms in Erlang's external format: read, write, test
     Etf(Etf),
+    /// Run an Erlang node in Rust, to be tried
+    Node(Node),
+    /// Erlang nodes, and what they say of themselves
+    Nodes(Nodes),
+    /// Ask a node whether it is there
+    Ping(Ping),
+    /// Call a function on a node
+    Call(Call),
+    /// Open a shell on a node: the machine's own erl or iex
+    Shell(Shell),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Print the version
@@ -91,17 +105,19 @@ pub(crate) struct Demo {
     /// Leave the mesh running afterwards, to play with, until Ctrl-C
     #[arg(long)]
     pub(crate) keep: bool,
-    /// What to run: Erlang VMs, or the demo's own TCP programs
+    /// What to run: Erlang VMs, or the demo's own nodes in Rust or TCP programs
     #[arg(long, value_enum, default_value_t = DemoMode::Auto)]
     pub(crate) with: DemoMode,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DemoMode {
-    /// Erlang where it is installed
+    /// Erlang VMs where Erlang is installed, nodes in Rust elsewhere
     Auto,
     /// Two Erlang VMs
     Erlang,
+    /// Two Erlang nodes in Rust
+    Node,
     /// Two small TCP programs
     Tcp,
 }
@@ -414,6 +430,9 @@ pub(crate) struct DemoPeer {
     /// Where to listen
     #[arg(long)]
     pub(crate) port: Option<u16>,
+    /// To be a node of this name
+    #[arg(long)]
+    pub(crate) node: Option<String>,
 }
 
 /// They are OTP's, so clap does not read them: `commands/epmd/flags.rs` does.

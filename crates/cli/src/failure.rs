@@ -22,10 +22,14 @@ pub(crate) mod exit {
     pub(crate) const TIMED_OUT: u8 = 6;
     /// The name is registered and alive.
     pub(crate) const CONFLICT: u8 = 7;
+    /// What was called on another node raised, exited or threw.
+    pub(crate) const REMOTE: u8 = 8;
     /// The configuration is invalid; restarting will not help.
     pub(crate) const CONFIGURATION: u8 = 9;
     /// A bug.
     pub(crate) const INTERNAL: u8 = 70;
+    /// The program is not there.
+    pub(crate) const NO_PROGRAM: u8 = 127;
     /// `exec`: we failed before the child started, and nothing above fits.
     pub(crate) const EXEC: u8 = 125;
 }
@@ -37,11 +41,13 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
     pub(crate) exit: u8,
+    /// What a function raised on another node: class, reason, stack.
+    pub(crate) raised: Option<serde_json::Value>,
 }
 
 impl Failure {
     pub(crate) fn new(code: u16, exit: u8, message: impl Into<String>) -> Self {
-        Self { code: Code(code), message: message.into(), hint: None, exit }
+        Self { code: Code(code), message: message.into(), hint: None, exit, raised: None }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -70,19 +76,28 @@ impl Failure {
     }
 }
 
-impl<E: Diagnostic> From<E> for Failure {
-    fn from(error: E) -> Self {
+impl Failure {
+    /// Of an error that says what it is.
+    pub(crate) fn of(error: &dyn Diagnostic) -> Self {
         let exit = match error.code().0 {
             // 109, 110: it answers, but not as a control plane should.
             101 | 109 | 110 => exit::UNREACHABLE,
             102 | 307 => exit::CONFLICT,
-            106 => exit::DENIED,
+            106 | 706 => exit::DENIED,
             // 120 to 129: the agent could not start.
             120..=129 | 304 | 401..=499 => exit::CONFIGURATION,
-            311 => exit::TIMED_OUT,
+            201 | 202 => exit::NOT_FOUND,
+            311 | 605 => exit::TIMED_OUT,
+            608 => exit::REMOTE,
             _ => exit::NEGATIVE,
         };
         let (code, hint) = (error.code(), error.hint());
-        Self { code, message: error.to_string(), hint, exit }
+        Self { code, message: error.to_string(), hint, exit, raised: None }
+    }
+}
+
+impl<E: Diagnostic> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::of(&error)
     }
 }

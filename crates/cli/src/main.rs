@@ -45,9 +45,13 @@ fn main() -> std::process::ExitCode {
 /// Daemons get a worker for each core; a question to the agent needs no threads.
 fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
     let mut builder = match command {
-        Command::Agent(_) | Command::Exec(_) | Command::Proxy(_) | Command::Demo(_) => {
-            tokio::runtime::Builder::new_multi_thread()
-        }
+        Command::Agent(_)
+        | Command::Exec(_)
+        | Command::Proxy(_)
+        | Command::Demo(_)
+        | Command::DemoPeer(_)
+        | Command::Node(_)
+        | Command::Shell(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     builder.enable_all().build()

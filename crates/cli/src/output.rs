@@ -65,12 +65,15 @@ impl Output {
     /// Shows a failure and gives the status to exit with.
     pub(crate) fn fail(self, failure: &Failure) -> ExitCode {
         if self.json {
-            let value = serde_json::json!({ "error": {
+            let mut value = serde_json::json!({ "error": {
                 "code": failure.code.to_string(),
                 "message": failure.message,
                 "hint": failure.hint,
                 "exit": failure.exit,
             }});
+            if let Some(raised) = &failure.raised {
+                value["error"]["raised"] = raised.clone();
+            }
             self.line(&value.to_string());
         } else {
             self.line(&format!("error[{}]: {}", failure.code, failure.message));

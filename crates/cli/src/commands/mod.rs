@@ -8,6 +8,8 @@ mod etf;
 mod exec;
 mod intentions;
 mod meta;
+mod node;
+mod nodes;
 mod proxy;
 mod services;
 mod status;
@@ -33,6 +35,11 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<u8, Failure>
         Command::Why(arguments) => why::run(&arguments, output).await,
         Command::Check(arguments) => check::run(&arguments, output).await,
         Command::Etf(arguments) => etf::run(arguments, output),
+        Command::Node(arguments) => node::run(arguments, output).await,
+        Command::Nodes(arguments) => nodes::run(arguments, output).await,
+        Command::Ping(arguments) => node::ping(arguments, output).await,
+        Command::Call(arguments) => node::call(arguments, output).await,
+        Command::Shell(arguments) => node::shell(arguments, output).await,
         Command::Completions(arguments) => Ok(meta::completions(&arguments)),
         Command::Version => Ok(meta::version(output)),
         Command::DemoPeer(arguments) => demo::peer::run(&arguments).await,

@@ -16,13 +16,13 @@ const DRIVER: &str = "spawn(fun() -> io:format(\"=> ready~n\"), L = fun(L) -> \
     _ -> halt(0) end end, L(L) end).";
 
 pub(super) async fn tell(stage: &mut Stage) -> Result<Vec<String>, Failure> {
-    let vm = ["--", "erl", "-noshell", "-eval", DRIVER];
+    let vm = |name| ["exec", "--name", name, "--", "erl", "-noshell", "-eval", DRIVER];
 
     stage.step("two stock Erlang VMs join the mesh: no dependency, no EPMD, loopback only");
     let begun = Instant::now();
     let shown = |n| format!("meshx exec --name node{n}@demo -- erl");
-    stage.start("node1@demo", &vm, &shown(1)).await?;
-    let node2 = stage.start("node2@demo", &vm, &shown(2)).await?;
+    stage.start("node1@demo", &vm("node1@demo"), &shown(1)).await?;
+    let node2 = stage.start("node2@demo", &vm("node2@demo"), &shown(2)).await?;
     stage.tell(&format!("both VMs booted and registered in {} ms", begun.elapsed().as_millis()));
 
     stage.step("they connect and call each other, as on a plain cluster");

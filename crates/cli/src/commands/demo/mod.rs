@@ -1,6 +1,7 @@
 //! `meshx demo`: the main job in one command, for real.
 
 mod erlang;
+mod node;
 pub(crate) mod peer;
 mod stage;
 mod tcp;
@@ -14,18 +15,22 @@ use crate::output::Output;
 use stage::Stage;
 
 pub(crate) async fn run(arguments: Demo, output: Output) -> Result<u8, Failure> {
-    let erlang = match arguments.with {
-        DemoMode::Auto => has_erlang(),
-        DemoMode::Erlang => true,
-        DemoMode::Tcp => false,
+    let mode = match arguments.with {
+        DemoMode::Auto if has_erlang() => DemoMode::Erlang,
+        DemoMode::Auto => DemoMode::Node,
+        mode => mode,
     };
     if arguments.with == DemoMode::Erlang && !has_erlang() {
         return Err(Failure::new(601, exit::CONFIGURATION, "there is no `erl` on the PATH")
-            .hint("install Erlang, or use --with tcp"));
+            .hint("install Erlang, or use --with node"));
     }
     let begun = Instant::now();
     let mut stage = Stage::open(arguments.keep, output).await?;
-    let told = if erlang { erlang::tell(&mut stage).await } else { tcp::tell(&mut stage).await };
+    let told = match mode {
+        DemoMode::Tcp => tcp::tell(&mut stage).await,
+        DemoMode::Node => node::tell(&mut stage).await,
+        DemoMode::Erlang | DemoMode::Auto => erlang::tell(&mut stage).await,
+    };
     let told = match told {
         Ok(hints) if arguments.keep => {
             stage.keep_open(&hints).await;
@@ -36,7 +41,7 @@ pub(crate) async fn run(arguments: Demo, output: Output) -> Result<u8, Failure> 
     stage.close().await;
     told?;
     if !has_erlang() {
-        output.story("\nWith Erlang on this machine, the same demo runs two real nodes.");
+        output.story("\nWith Erlang on this machine, the same demo runs two stock nodes.");
     }
     output.story(&format!(
         "\nDone in {:.1} s; nothing is left behind.",

@@ -17,6 +17,9 @@ use crate::failure::{Failure, exit};
 const MAX_LINE: usize = 1024;
 
 pub(crate) async fn run(arguments: &DemoPeer) -> Result<u8, Failure> {
+    if let Some(name) = &arguments.node {
+        return super::node::play(name).await;
+    }
     let port = arguments.port.or_else(|| variable("PORT")?.parse().ok());
     if let Some(port) = port {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
@@ -99,6 +102,6 @@ async fn answer(stream: TcpStream) {
 }
 
 #[expect(clippy::print_stdout, reason = "this is the program's answer")]
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     println!("=> {text}");
 }

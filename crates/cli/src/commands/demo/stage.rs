@@ -26,6 +26,8 @@ pub(crate) struct Stage {
     output: Output,
     members: Vec<Member>,
     step: u32,
+    /// What every member finds in its environment.
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 /// One `meshx exec` with its program. It is spoken to line by line.
@@ -55,7 +57,8 @@ impl Stage {
             false => Agent::start(config(0)).await?,
         };
         let client = Client::new(Config::at(&agent.http_addr().to_string())?)?;
-        let mut stage = Self { agent, client, output, members: Vec::new(), step: 0 };
+        let mut stage =
+            Self { agent, client, output, members: Vec::new(), step: 0, environment: Vec::new() };
         stage.step("a control plane for this machine starts");
         stage.show(&format!("meshx agent --http-addr {}", stage.agent.http_addr()));
         stage.tell(&format!(
@@ -82,7 +85,7 @@ impl Stage {
         self.output.story(&format!("     {text}"));
     }
 
-    /// Starts a member and waits for its program to say that it runs.
+    /// Starts a member, by `meshx ARGUMENTS`, and waits for its program to say that it runs.
     pub(crate) async fn start(
         &mut self,
         name: &str,
@@ -99,8 +102,8 @@ impl Stage {
             }
         }
         let mut child = command
-            .args(["exec", "--name", name])
             .args(arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("CONSUL_HTTP_ADDR", self.agent.http_addr().to_string())
             // Ctrl-C is ours: we end the members in order.
             .process_group(0)

@@ -8,9 +8,9 @@ use super::stage::Stage;
 use crate::failure::Failure;
 
 pub(super) async fn tell(stage: &mut Stage) -> Result<Vec<String>, Failure> {
-    let server = ["--port", "auto", "--", "/proc/self/exe", "demo-peer"];
-    let client =
-        ["--upstream", "alice", "--wait-for", "alice", "--", "/proc/self/exe", "demo-peer"];
+    let server = ["exec", "--name", "alice", "--port", "auto", "--", "/proc/self/exe", "demo-peer"];
+    let asks = ["exec", "--name", "bob", "--upstream", "alice", "--wait-for", "alice"];
+    let client = [&asks[..], &["--", "/proc/self/exe", "demo-peer"]].concat();
 
     stage.step("two TCP programs join the mesh; they know only loopback addresses");
     stage.start("alice", &server, "meshx exec --name alice --port auto -- ./server").await?;

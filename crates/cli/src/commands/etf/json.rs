@@ -13,7 +13,7 @@ use super::input::hex;
 /// The largest integer that every reader of JSON takes exactly (RFC 8259, section 6).
 const EXACT: u64 = (1 << 53) - 1;
 
-pub(super) fn value(term: &Term) -> Value {
+pub(crate) fn value(term: &Term) -> Value {
     match term {
         Term::Integer(number) if number.unsigned_abs() <= EXACT => json!(number),
         Term::Integer(number) => json!({ "int": number.to_string() }),

@@ -2,7 +2,7 @@
 
 mod filter;
 mod input;
-mod json;
+pub(crate) mod json;
 
 use std::fs::File;
 use std::io::{IsTerminal as _, Read, Write as _};

@@ -1,0 +1,161 @@
+//! A hidden node that lives as long as one command.
+
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use meshx_core::NodeName;
+use meshx_node::carrier::{self, Carried, Carrier, Listen, Myself, Stream, Tcp};
+use meshx_node::{Builder, ConnectError, Node, Visibility};
+use meshx_workload::Mesh;
+
+use super::cookie::cookie;
+use crate::args::{Ask, ControlPlane};
+use crate::commands::client;
+use crate::environment::variable;
+use crate::failure::{Failure, exit};
+use crate::output::Output;
+
+/// The node that asks. Nobody finds it: it is connected where it connects.
+pub(crate) struct Asking {
+    pub(crate) node: Node,
+    pub(crate) limit: Duration,
+}
+
+impl Asking {
+    /// Starts it, to ask `target`.
+    pub(crate) async fn start(
+        ask: &Ask,
+        target: &NodeName,
+        output: Output,
+    ) -> Result<Self, Failure> {
+        let name = match &ask.name {
+            Some(name) => name.to_string(),
+            // Short and long names do not mix, so the host is that of the node asked.
+            None => format!("meshx-{}@{}", meshx_rt::random::hex(8), target.host()),
+        };
+        let builder = Node::builder(name)
+            .cookie(cookie(ask.way.cookie_file.as_deref())?)
+            .visibility(Visibility::Hidden)
+            .setup_time(ask.timeout);
+        let builder = if ask.way.mesh {
+            over_mesh(builder, &ask.way.control_plane, output)?
+        } else {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            builder.carrier(DialOnly(Tcp::new(address, epmd(ask.way.epmd_port)?)))
+        };
+        let node = start(builder).await?;
+        Ok(Self { node, limit: ask.timeout })
+    }
+
+    /// Connects to a node, within the limit.
+    pub(crate) async fn connect(&self, target: &NodeName) -> Result<(), Failure> {
+        let connecting = self.node.connect(target.as_str());
+        match tokio::time::timeout(self.limit, connecting).await {
+            Ok(done) => done.map_err(unreachable),
+            Err(_) => Err(self.too_late(target)),
+        }
+    }
+
+    /// Runs what asks to its end, or to that of the limit; then the node is gone.
+    pub(crate) async fn finish<T>(
+        self,
+        asking: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let done = asking.await;
+        self.node.stop().await;
+        done
+    }
+
+    pub(crate) fn too_late(&self, target: &NodeName) -> Failure {
+        let message = format!("{target} did not answer within {:?}", self.limit);
+        Failure::new(605, exit::TIMED_OUT, message).hint("--timeout gives it more time")
+    }
+}
+
+/// A builder with the mesh as its carrier.
+pub(super) fn over_mesh(
+    builder: Builder,
+    control_plane: &ControlPlane,
+    output: Output,
+) -> Result<Builder, Failure> {
+    let runtime_dir = variable("XDG_RUNTIME_DIR").map(std::path::PathBuf::from);
+    let mesh = Mesh::new(client(control_plane)?).notify(output.notices());
+    let mesh = mesh.answers_commands(runtime_dir);
+    Ok(builder.carrier(carrier::Mesh::new(mesh)))
+}
+
+/// The port mapper of every host: at the port of the flag, or of the VM's own variable.
+pub(super) fn epmd(port: Option<u16>) -> Result<carrier::Epmd, Failure> {
+    match port {
+        Some(port) => Ok(carrier::Epmd::at_port(port)),
+        None => carrier::Epmd::local()
+            .map_err(|error| Failure::new(401, exit::CONFIGURATION, error.to_string())),
+    }
+}
+
+/// Starts a node; what the mesh or EPMD refuse keeps its code.
+pub(super) async fn start(builder: Builder) -> Result<Node, Failure> {
+    use meshx_core::{Diagnostic as _, MeshError};
+    use meshx_node::StartError;
+    builder.start().await.map_err(|error| {
+        let failure = Failure::new(609, exit::NEGATIVE, error.to_string());
+        match &error {
+            StartError::Name { .. } | StartError::Cookie(_) => {
+                Failure { exit: exit::CONFIGURATION, ..failure }
+            }
+            StartError::Listen { reason, .. } => {
+                let mesh = reason.get_ref().and_then(|inner| inner.downcast_ref::<MeshError>());
+                match mesh {
+                    Some(mesh) => {
+                        let known = Failure::of(mesh);
+                        Failure { code: mesh.code(), hint: known.hint, exit: known.exit, ..failure }
+                    }
+                    None => {
+                        failure.hint("is the port free, and does EPMD run? --no-epmd does without")
+                    }
+                }
+            }
+            _ => failure,
+        }
+    })
+}
+
+/// Why a node was not reached.
+pub(super) fn unreachable(error: ConnectError) -> Failure {
+    let unknown = matches!(&error, ConnectError::Reach { reason, .. }
+        if reason.kind() == io::ErrorKind::NotFound);
+    let failure = Failure::from(error);
+    if unknown { Failure { exit: exit::NOT_FOUND, ..failure } } else { failure }
+}
+
+/// A carrier that dials, and is not dialled.
+#[derive(Debug)]
+struct DialOnly<C>(C);
+
+impl<C: Carrier> Carrier for DialOnly<C> {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn listen<'a>(&'a self, _: &'a Myself) -> Carried<'a, Box<dyn Listen>> {
+        Box::pin(async { Ok(Box::new(Deaf) as Box<dyn Listen>) })
+    }
+
+    fn dial<'a>(&'a self, node: &'a str) -> Carried<'a, Stream> {
+        self.0.dial(node)
+    }
+}
+
+struct Deaf;
+
+impl Listen for Deaf {
+    fn accept(&mut self) -> Carried<'_, Stream> {
+        Box::pin(std::future::pending())
+    }
+
+    fn address(&self) -> String {
+        "nowhere".to_owned()
+    }
+}

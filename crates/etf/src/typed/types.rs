@@ -204,6 +204,11 @@ impl<'de> Deserialize<'de> for Term {
                 f.write_str("a term")
             }
 
+            /// Of an element of a list that travels as a string.
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Term, E> {
+                Ok(Term::from(value))
+            }
+
             fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Term, E> {
                 // Depth and size were checked where the bytes come from.
                 let (term, _) = Decoder::new().bare(bytes).map_err(E::custom)?;

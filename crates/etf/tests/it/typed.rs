@@ -68,6 +68,16 @@ fn what_else_is_read() {
 }
 
 #[test]
+fn terms_in_a_list_that_travels_as_a_string() {
+    let list = term!([1, 2, 3]);
+    assert_eq!(from_term::<Vec<Term>>(&list).unwrap(), [1, 2, 3].map(|n| term!((n))));
+    let text = term!([{1, 2} | (list)]);
+    let terms = from_term::<Vec<Term>>(&text).unwrap();
+    assert_eq!(terms.len(), 4);
+    assert_eq!(terms[3], term!(3));
+}
+
+#[test]
 fn what_does_not_fit_is_refused() {
     assert!(from_term::<u8>(&term!(256)).is_err());
     assert!(from_term::<u8>(&term!(1.0)).is_err());

@@ -124,8 +124,8 @@ impl Inner {
         let abandoned = CancellationToken::new();
         if options.monitor {
             let (pid, target) = (from.clone(), Target::Pid(cell.pid.clone()));
-            let _guard = Some(abandoned.clone().drop_guard());
-            let watcher = Watcher { pid, via, target, _guard };
+            let guard = Some(abandoned.clone().drop_guard());
+            let watcher = Watcher { pid, via, target, guard };
             connection.monitored(reference.clone(), cell.pid.id);
             cell.watched_by(reference.clone(), watcher);
         }

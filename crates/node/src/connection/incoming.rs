@@ -156,7 +156,7 @@ impl<'n> Incoming<'n> {
             Target::Name(name) => self.node.processes.named(name),
         };
         let via = Some(self.connection.id);
-        let watcher = Watcher { pid: from.clone(), via, target: to.clone(), _guard: None };
+        let watcher = Watcher { pid: from.clone(), via, target: to.clone(), guard: None };
         let watched = cell.is_some_and(|cell| {
             // In this order: once the process knows, it may end and take it back.
             self.connection.monitored(reference.clone(), cell.pid.id);

@@ -77,7 +77,8 @@ pub(crate) struct Watcher {
     /// What it called us.
     pub(crate) target: Target,
     /// Tells whom it may concern when nobody watches any more.
-    pub(crate) _guard: Option<DropGuard>,
+    #[expect(dead_code, reason = "it acts when it is dropped")]
+    pub(crate) guard: Option<DropGuard>,
 }
 
 /// A process that we asked for.

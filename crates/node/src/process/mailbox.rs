@@ -372,7 +372,7 @@ impl Inner {
                 To::Name(name) | To::NameAt(name, _) => self.processes.named(name),
                 To::Alias(_) => None,
             };
-            let watcher = Watcher { pid: cell.pid.clone(), via: None, target, _guard: None };
+            let watcher = Watcher { pid: cell.pid.clone(), via: None, target, guard: None };
             let other = other.filter(|other| other.watched_by(reference.clone(), watcher));
             match other {
                 None => cell.watched_ended(&reference, term!(noproc)),

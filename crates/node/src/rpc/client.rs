@@ -220,7 +220,7 @@ fn outcome(of: &Reference, reason: Term) -> Result<Term, RpcError> {
     if !is_ours {
         return Err(RpcError::Signal(Term::Tuple(parts)));
     }
-    let mut parts = Vec::from(parts).into_iter().skip(1);
+    let mut parts = parts.into_iter().skip(1);
     let class = parts.next();
     let class = class.as_ref().and_then(Term::as_atom).map(Atom::as_str);
     Err(match (class, parts.next(), parts.next()) {

@@ -97,10 +97,6 @@ impl Inner {
         process: &Pid,
     ) -> Outcome {
         let rpc = &self.config.rpc;
-        // No function of Erlang has more parameters.
-        if call.arguments.len() > 255 {
-            return Outcome::Refused("system_limit");
-        }
         let Some(_place) = rpc.enter(caller.node.name()) else {
             return Outcome::Refused("system_limit");
         };

@@ -16,7 +16,7 @@ use crate::node::Node;
 /// So many calls of one peer run at a time; more are refused with `system_limit`.
 pub(super) const AT_ONCE: usize = 4096;
 /// No call runs longer if nothing else is said ([`RpcTable::limit`]).
-const LIMIT: Duration = Duration::from_secs(3600);
+const LIMIT: Duration = Duration::from_hours(1);
 
 /// The functions that other nodes may call on this one, by `erpc`, by `rpc`, or as a C node does.
 ///

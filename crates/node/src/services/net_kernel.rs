@@ -60,8 +60,8 @@ fn is_long(node: &Inner) -> bool {
 }
 
 fn ticktime(node: &Inner) -> Term {
-    let seconds = node.config.ticktime.time.as_secs();
-    Term::from(i64::try_from(seconds).unwrap_or(i64::MAX))
+    let milliseconds = node.config.ticktime.time.as_millis();
+    Term::from(i64::try_from(milliseconds).unwrap_or(i64::MAX))
 }
 
 /// As `net_kernel:get_state/0`.

@@ -3,9 +3,11 @@
 
 mod examples;
 mod global;
+mod limits;
 mod messages;
-mod rpc;
 mod pg;
+mod rpc;
+mod rpc_out;
 mod servers;
 
 use std::time::Duration;

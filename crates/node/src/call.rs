@@ -48,9 +48,10 @@ impl Mailbox {
     ///
     /// ```no_run
     /// # async fn example(mailbox: meshx_node::Mailbox) -> Result<(), meshx_node::CallError> {
+    /// use meshx_node::etf::term;
     /// use std::time::Duration;
     /// let next: u64 = mailbox
-    ///     .call(("counter", "shop@10.0.0.9"), "next", Duration::from_secs(5))
+    ///     .call(("counter", "shop@10.0.0.9"), &term!(next), Duration::from_secs(5))
     ///     .await?;
     /// # Ok(())
     /// # }

@@ -8,6 +8,57 @@
 //! What is promised is what the Erlang reference manual promises ("Processes", "Distributed
 //! Erlang"): signals between two processes stay in order; each link and monitor ends exactly once,
 //! with `noconnection` if the other node is lost.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use meshx_node::carrier::{Memory, Switchboard};
+//! use meshx_node::etf::{Pid, term};
+//! use meshx_node::{Cookie, Node, Signal};
+//!
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! // Two nodes in one program. To meet stock ones, the carrier is
+//! // `Tcp::loopback(Epmd::local()?)`, and the cookie that of ~/.erlang.cookie.
+//! let board = Switchboard::new();
+//! let node = |name| Node::builder(name).cookie(Cookie::new("secret")).carrier(Memory::new(&board));
+//! let shop = node("shop@127.0.0.1").start().await?;
+//! let till = node("till@127.0.0.1").start().await?;
+//!
+//! // A process with a name, that answers `{Pid, N}` with `{twice, 2 * N}`, once.
+//! let mut server = shop.mailbox()?;
+//! server.register("double")?;
+//! tokio::spawn(async move {
+//!     if let Some(Signal::Message(message)) = server.receive().await
+//!         && let Ok((from, n)) = message.body.typed::<(Pid, i64)>()
+//!     {
+//!         server.send_term(&from, &term!({twice, (2 * n)})).await?;
+//!     }
+//!     Ok::<(), meshx_node::SendError>(())
+//! });
+//!
+//! // `{double, 'shop@127.0.0.1'} ! {self(), 21}` connects to the node first.
+//! let mut client = till.mailbox()?;
+//! let watched = client.monitor(("double", "shop@127.0.0.1")).await;
+//! client.send(("double", "shop@127.0.0.1"), &(client.pid(), 21)).await?;
+//! let limit = Duration::from_secs(5);
+//! let Some(Signal::Message(answer)) = client.receive_within(limit).await else { panic!() };
+//! assert_eq!(answer.body.term()?, term!({twice, 42}));
+//! // It has ended since, and who watches it is told.
+//! let Some(Signal::Down(down)) = client.receive_within(limit).await else { panic!() };
+//! assert_eq!((down.reference, down.reason), (watched, term!(normal)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! * Processes: [`Node::mailbox`], [`Node::spawn`], and [`Node::offer`] for those that others start.
+//! * Servers: [`GenServer`] and [`Node::serve`]; stock ones are called with [`Mailbox::call`],
+//!   [`Node::call`], [`Node::multi_call`], and event managers with [`Node::event_manager`].
+//! * Functions: [`Node::rpc`] calls those of other nodes, an [`RpcTable`] are those that others call.
+//! * Groups: [`pg`]. Who is there: [`Node::nodes`], [`Node::monitor_nodes`].
+//!
+//! A program whose messages are `#[derive(meshx_etf::Etf)]` depends on `meshx-etf`, too. What a
+//! node without a VM cannot do is listed in `docs/node.md` of the repository.
 
 mod behaviour;
 mod builder;

@@ -34,6 +34,9 @@ pub(crate) struct Node {
     /// Without EPMD: who dials must know the port, and only those who dial are met
     #[arg(long, conflicts_with_all = ["mesh", "epmd_port"])]
     pub(crate) no_epmd: bool,
+    /// Connect to this node at the start; repeatable
+    #[arg(long, value_name = "NAME@HOST")]
+    pub(crate) connect: Vec<NodeName>,
     #[command(flatten)]
     pub(crate) way: Way,
 }

@@ -10,6 +10,7 @@ mod hostile;
 mod hosts;
 mod lifecycle;
 mod names;
+mod node;
 mod plain;
 mod policy;
 mod releases;

@@ -80,21 +80,16 @@ pub(super) async fn play(name: &str) -> Result<u8, Failure> {
     say("ready");
     let mut commands = BufReader::new(tokio::io::stdin()).lines();
     while let Ok(Some(command)) = commands.next_line().await {
-        say(&obey(&node, &command, output).await);
+        say(&obey(&node, &command).await);
     }
     node.stop().await;
     Ok(exit::SUCCESS)
 }
 
-async fn obey(node: &Node, command: &str, output: Output) -> String {
+async fn obey(node: &Node, command: &str) -> String {
     match command.split_once(' ').unwrap_or((command, "")) {
-        ("connect", peer) => match node.connect(peer).await {
-            Ok(()) => "true".to_owned(),
-            Err(error) => {
-                output.line(&format!("meshx: {error}"));
-                "false".to_owned()
-            }
-        },
+        // Why not is told by the mesh.
+        ("connect", peer) => node.connect(peer).await.is_ok().to_string(),
         ("next", peer) => {
             let next: Result<i64, CallError> =
                 node.call(("counter", peer), &meshx_node::etf::Atom::cut("next"), LIMIT).await;

@@ -9,6 +9,7 @@ mod shell;
 
 use std::net::SocketAddr;
 
+use meshx_core::Diagnostic as _;
 use meshx_node::carrier::{Static, Tcp};
 use meshx_node::{Node, NodeEvent, Visibility};
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,6 +33,11 @@ pub(crate) async fn run(arguments: args::Node, output: Output) -> Result<u8, Fai
     tokio::spawn(tell(node.clone()));
     processes::start(&node).await?;
     announce(&node, &arguments, output);
+    for peer in &arguments.connect {
+        if let Err(error) = node.connect(peer.as_str()).await {
+            output.line(&format!("meshx: {error} [{}]", error.code()));
+        }
+    }
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}

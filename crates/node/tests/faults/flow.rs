@@ -1,0 +1,207 @@
+//! Senders that are faster than receivers.
+
+use std::time::{Duration, Instant};
+
+use meshx_node::carrier::Switchboard;
+use meshx_node::etf::{Term, term};
+use meshx_node::{CallError, Signal};
+
+use crate::raw::Claim;
+use crate::{Known, LIMIT, address, builder, next, on, until};
+
+/// A full mailbox holds its senders back; nothing is lost, and all is in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_mailbox_holds_senders_back() {
+    const COUNT: usize = 10_000;
+    let board = Switchboard::new();
+    let a = on(&board, "a").start().await.unwrap();
+    let b = on(&board, "b").mailbox_limit(64 << 10).start().await.unwrap();
+    let mut slow = b.mailbox().unwrap();
+    let to = slow.pid().clone();
+    let sender = a.mailbox().unwrap();
+    let sending = tokio::spawn(async move {
+        for number in 0..COUNT {
+            sender.send(&to, &(number, vec![0_u8; 1024])).await.unwrap();
+        }
+        sender
+    });
+    until("it is full", || slow.queue_len() >= 50).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(slow.queue_len() < 200, "{} wait", slow.queue_len());
+    assert!(!sending.is_finished(), "the sender is held back");
+    for expected in 0..COUNT {
+        // In turn, and out of turn: both make room.
+        let signal = if expected % 3 == 0 {
+            tokio::time::timeout(LIMIT, slow.receive_where(|_| true)).await.unwrap().unwrap()
+        } else {
+            next(&mut slow).await
+        };
+        let Signal::Message(message) = signal else { panic!() };
+        let (number, _): (usize, Vec<u8>) = message.body.typed().unwrap();
+        assert_eq!(number, expected);
+    }
+    sending.await.unwrap();
+}
+
+/// Selective receive alone drains a full mailbox, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn selective_receive_makes_room() {
+    let board = Switchboard::new();
+    let a = on(&board, "a").start().await.unwrap();
+    let b = on(&board, "b").mailbox_limit(16 << 10).start().await.unwrap();
+    let mut slow = b.mailbox().unwrap();
+    let to = slow.pid().clone();
+    let sender = a.mailbox().unwrap();
+    let sending = tokio::spawn(async move {
+        for _ in 0..500 {
+            sender.send(&to, &vec![0_u8; 1024]).await.unwrap();
+        }
+    });
+    until("it is full", || slow.queue_len() >= 12).await;
+    for number in 0..500 {
+        let one = slow.receive_where(|signal| matches!(signal, Signal::Message(_)));
+        let one = tokio::time::timeout(LIMIT, one).await;
+        assert!(one.is_ok_and(|it| it.is_some()), "{number}");
+    }
+    sending.await.unwrap();
+}
+
+/// A process with a full mailbox calls: its answer is behind what waits, and gets to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_answer_gets_past_a_full_mailbox() {
+    let board = Switchboard::new();
+    let a = on(&board, "a").start().await.unwrap();
+    let b = on(&board, "b").mailbox_limit(64 << 10).start().await.unwrap();
+    let mut server = a.mailbox().unwrap();
+    server.register("server").unwrap();
+    let slow = b.mailbox().unwrap();
+    let to = slow.pid().clone();
+    let flood = a.mailbox().unwrap();
+    let flooding = tokio::spawn(async move {
+        for _ in 0..400 {
+            flood.send(&to, &vec![0_u8; 1024]).await.unwrap();
+        }
+    });
+    let serving = tokio::spawn(async move {
+        loop {
+            let Signal::Message(message) = next(&mut server).await else { panic!() };
+            let Term::Tuple(call) = message.body.term().unwrap() else { panic!() };
+            let caller = meshx_node::Caller::of(&call[1]).unwrap();
+            caller.reply(&server, &42).await.unwrap();
+        }
+    });
+    until("it is full", || slow.queue_len() >= 50).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let limit = Duration::from_secs(5);
+    let answer: Result<i64, CallError> =
+        slow.call(("server", a.name().as_str()), "question", limit).await;
+    assert_eq!(answer.unwrap(), 42);
+    drop(slow);
+    flooding.await.unwrap();
+    serving.abort();
+}
+
+/// D8: a peer that reads nothing: its senders wait, memory stays small, others are served.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_peer_costs_nobody_else() {
+    let known = Known::default();
+    let a = builder("a").carrier(known.tcp()).start().await.unwrap();
+    let b = builder("b").carrier(known.tcp()).start().await.unwrap();
+    known.add(&b);
+    let frozen = Claim::of("frozen").connect(address(&a), a.name()).await.unwrap();
+    until("it is there", || a.peers().len() == 1).await;
+    let before = crate::scale::resident();
+    let mut senders = Vec::new();
+    for _ in 0..100 {
+        let sender = a.mailbox().unwrap();
+        senders.push(tokio::spawn(async move {
+            let megabyte = Term::from(&vec![0_u8; 1 << 20][..]);
+            sender.send_term(("x", "frozen@127.0.0.1"), &megabyte).await
+        }));
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let waiting = senders.iter().filter(|sender| !sender.is_finished()).count();
+    assert!(waiting > 60, "{waiting} of 100 wait");
+    let one = a.mailbox().unwrap();
+    let busy = one.try_send(("x", "frozen@127.0.0.1"), "x").unwrap_err();
+    assert!(busy.to_string().contains("frozen@127.0.0.1"), "{busy}");
+    // Their megabytes are their own; what the node adds is bounded.
+    let grown = crate::scale::resident().saturating_sub(before);
+    assert!(grown < 180 << 20, "{grown} bytes more");
+
+    let (left, mut right) = (a.mailbox().unwrap(), b.mailbox().unwrap());
+    let mut worst = Duration::ZERO;
+    for _ in 0..500 {
+        let begun = Instant::now();
+        left.send(right.pid(), "ping").await.unwrap();
+        next(&mut right).await;
+        worst = worst.max(begun.elapsed());
+    }
+    assert!(worst < Duration::from_millis(250), "{worst:?}");
+    a.disconnect("frozen@127.0.0.1");
+    for sender in senders {
+        drop(tokio::time::timeout(LIMIT, sender).await.expect("it is told"));
+    }
+    drop(frozen);
+}
+
+/// Exits and the like do not wait; but there is an end to what gathers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signals_to_a_frozen_peer_do_not_gather_for_good() {
+    let known = Known::default();
+    let a = builder("a").carrier(known.tcp()).start().await.unwrap();
+    let frozen = Claim::of("frozen").connect(address(&a), a.name()).await.unwrap();
+    until("it is there", || a.peers().len() == 1).await;
+    let mut target = a.mailbox().unwrap().pid().clone();
+    target.node =
+        meshx_node::etf::Node::new(meshx_node::etf::Atom::new("frozen@127.0.0.1").unwrap(), 77);
+    let sends = a.mailbox().unwrap();
+    let reason = term!({ boom, (Term::from(&vec![0_u8; 1 << 20][..])) });
+    for _ in 0..200 {
+        if sends.exit(&target, &reason).await.is_err() {
+            break;
+        }
+    }
+    until("it is given up", || a.peers().is_empty()).await;
+    drop(frozen);
+}
+
+/// D9: a huge message goes in fragments, and small ones pass between them.
+async fn huge_and_small(size: usize, count: usize) {
+    let known = Known::default();
+    let a = builder("a").carrier(known.tcp()).start().await.unwrap();
+    let b = builder("b").carrier(known.tcp()).mailbox_limit(4 << 30).start().await.unwrap();
+    known.add(&b);
+    let (mut large, mut small) = (b.mailbox().unwrap(), b.mailbox().unwrap());
+    let (to_large, to_small) = (large.pid().clone(), small.pid().clone());
+    a.connect(b.name()).await.unwrap();
+    let from = a.mailbox().unwrap();
+    let huge = Term::from(&vec![7_u8; size][..]);
+    from.send_term(&to_large, &huge).await.unwrap();
+    let pings = a.mailbox().unwrap();
+    let mut times = Vec::new();
+    for number in 0..count {
+        let begun = Instant::now();
+        pings.send(&to_small, &number).await.unwrap();
+        next(&mut small).await;
+        times.push(begun.elapsed());
+    }
+    times.sort();
+    let p99 = times[count * 99 / 100];
+    assert!(p99 < Duration::from_millis(100), "{p99:?}");
+    let limit = Duration::from_mins(2);
+    let Some(Signal::Message(message)) = large.receive_within(limit).await else { panic!() };
+    assert_eq!(message.body.bytes().len(), size + 5);
+    assert_eq!(message.body.term().unwrap(), huge);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_messages_pass_a_large_one() {
+    huge_and_small(128 << 20, 300).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a gibibyte, several times in memory"]
+async fn small_messages_pass_a_huge_one() {
+    huge_and_small(1 << 30, 1000).await;
+}

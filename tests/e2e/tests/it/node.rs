@@ -98,7 +98,9 @@ fn cut_and_heal(mesh: &Mesh, vm: &mut meshx_e2e::Vm, rust: &RustNode) {
     vm.await_eval("nodes()", "[]", CUT);
     rust.await_said("node down", downs + 1, CUT);
     assert!(start.elapsed() < CUT, "cut after {:?}", start.elapsed());
-    assert!(rust.process.stderr().contains("was cut: denied by"), "{}", rust.process.stderr());
+    // The sidecar that hears of it first cuts, and tells why.
+    let told = format!("{}\n{}", rust.process.stderr(), vm.stderr());
+    assert!(told.contains("was cut: denied by"), "{told}");
     let why = "receive {'DOWN', _, process, {echo, _}, Why} -> Why after 5000 -> timeout end";
     assert_eq!(vm.eval(why), "noconnection");
     assert_eq!(vm.eval("receive {nodedown, N} -> N after 5000 -> timeout end"), B);

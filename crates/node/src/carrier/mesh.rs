@@ -5,12 +5,13 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use meshx_core::{Connected, Running, Service, ServiceMesh, ServiceName, Upstream};
 use meshx_rt::net;
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use super::tcp::halves;
 use super::{Carried, Carrier, Listen, Myself, Stream};
@@ -237,3 +238,6 @@ impl<M: ServiceMesh + 'static> fmt::Debug for Mesh<M> {
         f.debug_struct("Mesh").field("upstreams", &open).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

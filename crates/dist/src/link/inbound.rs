@@ -9,7 +9,7 @@ use meshx_etf::dist::{FRAGMENT, Form, Frame, InCache};
 use meshx_etf::{Atom, Node};
 
 use super::{Limits, LinkError, form};
-use crate::control::{Control, Nodes};
+use crate::control::{Control, Nodes, Read};
 use crate::handshake::Flags;
 use crate::payload::Payload;
 
@@ -88,6 +88,12 @@ struct Incomplete {
     left: u64,
 }
 
+/// The bytes of a message, and the atoms of its header.
+struct Whole {
+    bytes: Bytes,
+    atoms: Arc<[Atom]>,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Direct {
     sequence: u64,
@@ -162,9 +168,6 @@ impl Receiver {
 
     /// The next event, or `None` if more bytes are needed. After an error there is no next one.
     pub fn event(&mut self) -> Result<Option<Event>, LinkError> {
-        if self.quiet && self.buffer.len() >= self.filled {
-            self.quiet = false;
-        }
         loop {
             if let Some(direct) = self.direct {
                 let len = self.incomplete.get(&direct.sequence).map_or(0, |it| it.bytes.len());
@@ -173,7 +176,7 @@ impl Receiver {
                 }
                 self.direct = None;
                 match self.complete(direct.sequence)? {
-                    Some(event) => return Ok(Some(event)),
+                    Some(whole) => return self.read(whole),
                     None => continue,
                 }
             }
@@ -199,40 +202,36 @@ impl Receiver {
                 self.buffer = BytesMut::new();
             }
             self.between = false;
-            if let Some(event) = self.frame(frame)? {
-                return Ok(Some(event));
+            if let Some(whole) = self.frame(frame)? {
+                return self.read(whole);
             }
         }
     }
 
-    fn frame(&mut self, mut frame: BytesMut) -> Result<Option<Event>, LinkError> {
+    /// What a frame is for: a message, unless others of its message are missing.
+    fn frame(&mut self, mut frame: BytesMut) -> Result<Option<Whole>, LinkError> {
         let parsed = Frame::parse(&frame, &mut self.cache)?;
-        match (parsed, self.form) {
+        let body = match (parsed, self.form) {
             (Frame::PassThrough { body }, Form::PassThrough) => {
                 let [VERSION, rest @ ..] = body else { return Err(LinkError::Form) };
-                let skipped = frame.len().saturating_sub(rest.len());
-                frame.advance(skipped);
-                self.message(frame.freeze()).map(Some)
+                rest
             }
-            (Frame::Whole { body }, Form::Cached | Form::Plain) => {
-                let skipped = frame.len().saturating_sub(body.len());
-                frame.advance(skipped);
-                self.message(frame.freeze()).map(Some)
-            }
+            (Frame::Whole { body }, Form::Cached | Form::Plain) => body,
             (Frame::First { sequence, fragments, body }, _) if self.fragments => {
-                let skipped = frame.len().saturating_sub(body.len());
-                frame.advance(skipped);
-                self.first(sequence, fragments, &frame)
+                return self.first(sequence, fragments, body);
             }
             (Frame::Next { sequence, left, body }, _) if self.fragments => {
                 self.expect(sequence, left, body.len())?;
                 if let Some(incomplete) = self.incomplete.get_mut(&sequence) {
                     incomplete.bytes.extend_from_slice(body);
                 }
-                self.complete(sequence)
+                return self.complete(sequence);
             }
-            _ => Err(LinkError::Form),
-        }
+            _ => return Err(LinkError::Form),
+        };
+        let skipped = frame.len().saturating_sub(body.len());
+        frame.advance(skipped);
+        Ok(Some(Whole { bytes: frame.freeze(), atoms: Arc::clone(self.cache.atoms()) }))
     }
 
     fn first(
@@ -240,7 +239,7 @@ impl Receiver {
         sequence: u64,
         fragments: u64,
         body: &[u8],
-    ) -> Result<Option<Event>, LinkError> {
+    ) -> Result<Option<Whole>, LinkError> {
         if self.incomplete.contains_key(&sequence) {
             return Err(LinkError::Fragment { sequence });
         }
@@ -280,7 +279,7 @@ impl Receiver {
     }
 
     /// A fragment is in its place: gives the message if it was the last one.
-    fn complete(&mut self, sequence: u64) -> Result<Option<Event>, LinkError> {
+    fn complete(&mut self, sequence: u64) -> Result<Option<Whole>, LinkError> {
         let incomplete = self.incomplete.get_mut(&sequence);
         let incomplete = incomplete.ok_or(LinkError::Fragment { sequence })?;
         incomplete.left = incomplete.left.saturating_sub(1);
@@ -288,9 +287,11 @@ impl Receiver {
         if self.between {
             return Ok(None);
         }
-        let Some(whole) = self.incomplete.remove(&sequence) else { return Ok(None) };
-        self.held = self.held.saturating_sub(whole.bytes.len());
-        self.read(whole.bytes.freeze(), whole.atoms).map(Some)
+        let whole = self.incomplete.remove(&sequence);
+        Ok(whole.map(|whole| {
+            self.held = self.held.saturating_sub(whole.bytes.len());
+            Whole { bytes: whole.bytes.freeze(), atoms: whole.atoms }
+        }))
     }
 
     /// If the frame in the buffer is a later fragment, goes on reading it to its place.
@@ -314,27 +315,23 @@ impl Receiver {
         Ok(true)
     }
 
-    fn message(&mut self, body: Bytes) -> Result<Event, LinkError> {
-        let atoms = Arc::clone(self.cache.atoms());
-        self.read(body, atoms)
-    }
-
-    fn read(&mut self, mut body: Bytes, atoms: Arc<[Atom]>) -> Result<Event, LinkError> {
-        let read = Control::read(&body, &atoms, &mut self.nodes)?;
-        let (control, priority) = (read.control, read.priority);
+    fn read(&mut self, whole: Whole) -> Result<Option<Event>, LinkError> {
+        let Whole { mut bytes, atoms } = whole;
+        let Read { control, payload, inside, priority } =
+            Control::read(&bytes, &atoms, &mut self.nodes)?;
         if !control.has_payload() {
-            return Ok(Event::Message(Message { control, payload: None, priority }));
+            return Ok(Some(Event::Message(Message { control, payload: None, priority })));
         }
         // A reason inside of the control message has nothing behind it, as any other payload.
-        let mut payload = read.payload;
-        if self.form == Form::PassThrough && !read.inside {
-            let [VERSION, rest @ ..] = payload else { return Err(LinkError::Form) };
-            payload = rest;
+        let mut rest = payload;
+        if self.form == Form::PassThrough && !inside {
+            let [VERSION, term @ ..] = rest else { return Err(LinkError::Form) };
+            rest = term;
         }
-        let skipped = body.len().saturating_sub(payload.len());
-        body.advance(skipped);
-        let payload = Some(Payload::new(body, atoms));
-        Ok(Event::Message(Message { control, payload, priority }))
+        let skipped = bytes.len().saturating_sub(rest.len());
+        bytes.advance(skipped);
+        let payload = Some(Payload::new(bytes, atoms));
+        Ok(Some(Event::Message(Message { control, payload, priority })))
     }
 }
 

@@ -199,17 +199,9 @@ impl<'a> Cursor<'a> {
     }
 
     /// Whether an atom comes next.
+    #[inline]
     pub(crate) fn at_atom(&self) -> bool {
-        matches!(
-            self.peek(),
-            Some(
-                tag::SMALL_ATOM_UTF8
-                    | tag::ATOM_UTF8
-                    | tag::SMALL_ATOM
-                    | tag::ATOM
-                    | tag::ATOM_CACHE_REF
-            )
-        )
+        self.peek().is_some_and(is_atom)
     }
 
     /// The next token, if it is a reference, without a box around it.
@@ -218,9 +210,33 @@ impl<'a> Cursor<'a> {
         else {
             return Ok(None);
         };
-        self.u8()?;
-        self.promised = self.promised.saturating_sub(1);
+        self.tag()?;
         self.reference(tag).map(Some)
+    }
+
+    /// The next token, which must be a pid.
+    #[inline]
+    pub(super) fn only_pid(&mut self) -> Result<PidRef<'a>, DecodeError> {
+        match self.tag()? {
+            tag @ (tag::NEW_PID | tag::PID) => self.pid(tag),
+            _ => Err(DecodeError::Kind { wanted: "a pid" }),
+        }
+    }
+
+    /// The next token, which must be an atom.
+    #[inline]
+    pub(super) fn only_atom(&mut self) -> Result<AtomRef<'a>, DecodeError> {
+        match self.tag()? {
+            tag if is_atom(tag) => self.atom_of(tag),
+            _ => Err(DecodeError::Kind { wanted: "an atom" }),
+        }
+    }
+
+    /// The tag of a token.
+    #[inline]
+    fn tag(&mut self) -> Result<u8, DecodeError> {
+        self.promised = self.promised.saturating_sub(1);
+        self.u8()
     }
 
     /// Whether it is inside of a distribution message.
@@ -232,6 +248,9 @@ impl<'a> Cursor<'a> {
     pub(crate) fn skip(&mut self) -> Result<(), DecodeError> {
         if self.integer().is_some() || self.binary().is_some() {
             return Ok(());
+        }
+        if self.at_atom() {
+            return self.only_atom().map(|_| ());
         }
         if self.unboxed_reference()?.is_some() {
             return Ok(());
@@ -307,6 +326,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    #[inline]
     fn atom(&mut self) -> Result<AtomRef<'a>, DecodeError> {
         let tag = self.u8()?;
         self.atom_of(tag)
@@ -348,6 +368,7 @@ impl<'a> Cursor<'a> {
         Ok(atom)
     }
 
+    #[inline]
     fn pid(&mut self, tag: u8) -> Result<PidRef<'a>, DecodeError> {
         let (node, id, serial) = (self.atom()?, self.u32()?, self.u32()?);
         let creation = if tag == tag::NEW_PID { self.u32()? } else { self.old_creation()? };
@@ -465,4 +486,12 @@ fn text_float(field: &[u8]) -> Result<f64, DecodeError> {
     }
     let value: f64 = text.parse().map_err(|_| DecodeError::Float)?;
     if value.is_finite() { Ok(value) } else { Err(DecodeError::Float) }
+}
+
+#[inline]
+fn is_atom(tag: u8) -> bool {
+    matches!(
+        tag,
+        tag::SMALL_ATOM_UTF8 | tag::ATOM_UTF8 | tag::SMALL_ATOM | tag::ATOM | tag::ATOM_CACHE_REF
+    )
 }

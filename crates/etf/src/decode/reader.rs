@@ -35,7 +35,11 @@ impl<'k> Decoder<'k> {
 
 impl<'a> TermReader<'a> {
     /// The head of a tuple: how many elements follow.
+    #[inline]
     pub fn tuple(&mut self) -> Result<usize, DecodeError> {
+        if let Some(count) = self.0.tuple() {
+            return Ok(count);
+        }
         match self.0.token()? {
             Token::Tuple(count) => Ok(count),
             _ => Err(DecodeError::Kind { wanted: "a tuple" }),
@@ -53,7 +57,11 @@ impl<'a> TermReader<'a> {
     }
 
     /// An integer that fits.
+    #[inline]
     pub fn integer(&mut self) -> Result<i64, DecodeError> {
+        if let Some(value) = self.0.integer() {
+            return Ok(value);
+        }
         match self.0.token()? {
             Token::Integer(value) => Ok(value),
             _ => Err(DecodeError::Kind { wanted: "an integer of 64 bits" }),
@@ -61,30 +69,24 @@ impl<'a> TermReader<'a> {
     }
 
     /// An atom.
+    #[inline]
     pub fn atom(&mut self) -> Result<AtomRef<'a>, DecodeError> {
-        match self.0.token()? {
-            Token::Atom(atom) => Ok(atom),
-            _ => Err(DecodeError::Kind { wanted: "an atom" }),
-        }
+        self.0.only_atom()
     }
 
     /// A pid.
+    #[inline]
     pub fn pid(&mut self) -> Result<PidRef<'a>, DecodeError> {
-        match self.0.token()? {
-            Token::Pid(pid) => Ok(pid),
-            _ => Err(DecodeError::Kind { wanted: "a pid" }),
-        }
+        self.0.only_pid()
     }
 
     /// A reference.
     pub fn reference(&mut self) -> Result<ReferenceRef<'a>, DecodeError> {
-        match self.0.unboxed_reference()? {
-            Some(reference) => Ok(reference),
-            None => Err(DecodeError::Kind { wanted: "a reference" }),
-        }
+        self.0.unboxed_reference()?.ok_or(DecodeError::Kind { wanted: "a reference" })
     }
 
     /// Checks a term of any kind and reads over it; gives its bytes.
+    #[inline]
     pub fn skip(&mut self) -> Result<&'a [u8], DecodeError> {
         let before = self.0.rest();
         self.0.skip()?;
@@ -93,6 +95,7 @@ impl<'a> TermReader<'a> {
     }
 
     /// Whether the next term is an atom.
+    #[inline]
     pub fn at_atom(&self) -> bool {
         self.0.at_atom()
     }

@@ -77,6 +77,12 @@ mod services;
 mod spawned;
 mod to;
 
+/// What is written there compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../../../docs/node.md")]
+struct Documents;
+
 pub use behaviour::{Answer, EventManager, GenServer, Info, Next, Replies, ServeError};
 pub use builder::{Builder, Visibility};
 pub use call::{CallError, Caller};

@@ -80,6 +80,18 @@ async fn what_is_not_there_is_refused_at_once() {
     let replaced = stock.vm.try_eval("sys:replace_state(P, fun(S) -> S end)").unwrap_err();
     assert!(replaced.contains("unknown_system_msg"), "{replaced}");
     assert_eq!(stock.vm.try_eval("sys:get_state(P)").unwrap_err(), "error notsup");
+    // Two that wait for what does not come: a process that takes no output, and `dbg`.
+    for (expression, end) in [
+        ("gen_server:call(P, hello)", "done"),
+        ("io:format(P, \"x\", [])", "waits"),
+        ("dbg:tracer(), dbg:n(R)", "waits"),
+    ] {
+        let tried = format!(
+            "(fun() -> D = spawn(fun() -> {expression}, exit(done) end), M = monitor(process, D),
+             receive {{'DOWN', M, _, _, Y}} -> Y after 1000 -> exit(D, kill), waits end end)()"
+        );
+        assert_eq!(stock.vm.eval(&tried), end, "{expression}");
+    }
     // None of that did it harm.
     assert_eq!(stock.vm.eval("gen_server:call(P, hello)"), "ok");
     node.stop().await;

@@ -287,12 +287,8 @@ async fn establish(
     // A node that was given its name by us is hidden, whatever it says.
     let dynamic = link.peer.flags.contains(Flags::NAME_ME);
     let flags = if dynamic { link.flags.without(Flags::PUBLISHED) } else { link.flags };
-    let connection = Arc::new(Connection::new(
-        number,
-        peer,
-        (flags, link.peer.flags),
-        node.config.ticktime,
-    ));
+    let connection =
+        Arc::new(Connection::new(number, peer, (flags, link.peer.flags), node.config.ticktime));
     loop {
         match node.peers.admit(&connection, origin, node.id.name()) {
             Admission::Up => break,

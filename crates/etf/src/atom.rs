@@ -1,16 +1,15 @@
 //! Atoms.
 
 use std::borrow::Borrow;
-use std::cmp::Ordering;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::str::FromStr;
-use std::sync::Arc;
+
+use smol_str::SmolStr;
 
 /// An atom: at most [`Atom::MAX`] characters of UTF-8.
 ///
-/// Up to 22 bytes are held inside the value; longer text is shared between clones and freed with
+/// Short text is held inside the value; longer text is shared between clones and freed with
 /// the last of them. There is no table of atoms, so a peer cannot fill one. Atoms order and hash
 /// as their UTF-8 bytes, which is Erlang's order.
 ///
@@ -21,21 +20,13 @@ use std::sync::Arc;
 /// assert!("x".repeat(256).parse::<Atom>().is_err());
 /// # Ok::<(), meshx_etf::AtomTooLong>(())
 /// ```
-#[derive(Clone)]
-pub struct Atom(Repr);
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Atom(SmolStr);
 
 /// More than [`Atom::MAX`] characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an atom has at most {max} characters", max = Atom::MAX)]
 pub struct AtomTooLong;
-
-const INLINE: usize = 22;
-
-#[derive(Clone)]
-enum Repr {
-    Inline { len: u8, bytes: [u8; INLINE] },
-    Shared(Arc<str>),
-}
 
 impl Atom {
     /// The longest atom, in characters (`erl_ext_dist`; at most 1020 bytes of UTF-8).
@@ -51,18 +42,11 @@ impl Atom {
 
     /// An atom of this text, cut after [`Atom::MAX`] characters: for text that is known to fit.
     pub fn cut(text: &str) -> Self {
-        let mut bytes = [0; INLINE];
-        if let (Some(head), Ok(len)) = (bytes.get_mut(..text.len()), u8::try_from(text.len())) {
-            head.copy_from_slice(text.as_bytes());
-            return Self(Repr::Inline { len, bytes });
+        if text.len() <= Self::MAX {
+            return Self(SmolStr::new(text));
         }
         let end = text.char_indices().nth(Self::MAX).map_or(text.len(), |(at, _)| at);
-        Self(Repr::Shared(text.get(..end).unwrap_or(text).into()))
-    }
-
-    /// An atom of text that is an atom's already.
-    pub(crate) fn of_bytes(text: &[u8]) -> Self {
-        Self::cut(std::str::from_utf8(text).unwrap_or_default())
+        Self(SmolStr::new(text.get(..end).unwrap_or(text)))
     }
 
     /// An atom of these Latin-1 characters, which must be at most [`Atom::MAX`].
@@ -74,20 +58,13 @@ impl Atom {
     /// Its text.
     #[inline]
     pub fn as_str(&self) -> &str {
-        match &self.0 {
-            // Only whole strings are ever put in.
-            Repr::Inline { .. } => std::str::from_utf8(self.as_bytes()).unwrap_or_default(),
-            Repr::Shared(text) => text,
-        }
+        &self.0
     }
 
     /// Its text as UTF-8 bytes.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
-        match &self.0 {
-            Repr::Inline { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
-            Repr::Shared(text) => text.as_bytes(),
-        }
+        self.0.as_bytes()
     }
 }
 
@@ -125,14 +102,6 @@ impl Borrow<str> for Atom {
     }
 }
 
-impl PartialEq for Atom {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_bytes() == other.as_bytes()
-    }
-}
-
-impl Eq for Atom {}
-
 impl PartialEq<str> for Atom {
     fn eq(&self, other: &str) -> bool {
         self.as_bytes() == other.as_bytes()
@@ -142,25 +111,6 @@ impl PartialEq<str> for Atom {
 impl PartialEq<&str> for Atom {
     fn eq(&self, other: &&str) -> bool {
         self.as_bytes() == other.as_bytes()
-    }
-}
-
-impl PartialOrd for Atom {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Atom {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.as_bytes().cmp(other.as_bytes())
-    }
-}
-
-// As `str` does, because of `Borrow<str>`.
-impl Hash for Atom {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
     }
 }
 

@@ -252,22 +252,22 @@ impl Writer<'_> {
 
     #[inline]
     pub(crate) fn atom(&mut self, atom: &Atom) {
-        self.short_atom(atom.as_bytes());
+        self.short_atom(atom.as_str());
     }
 
     /// An atom of this text, cut after 255 characters.
     #[inline]
     pub(crate) fn atom_named(&mut self, text: &str) {
         if text.len() > Atom::MAX {
-            self.short_atom(Atom::cut(text).as_bytes());
+            self.short_atom(Atom::cut(text).as_str());
         } else {
-            self.short_atom(text.as_bytes());
+            self.short_atom(text);
         }
     }
 
     /// An atom of at most 255 characters, as UTF-8.
     #[inline]
-    fn short_atom(&mut self, text: &[u8]) {
+    fn short_atom(&mut self, text: &str) {
         if let Some(index) = self.refs.as_mut().and_then(|refs| refs.index(text)) {
             self.out.extend_from_slice(&[tag::ATOM_CACHE_REF, index]);
             return;
@@ -289,7 +289,7 @@ impl Writer<'_> {
             self.out.push(tag::ATOM_UTF8);
             self.out.extend_from_slice(&len.to_be_bytes());
         }
-        self.out.extend_from_slice(text);
+        self.out.extend_from_slice(text.as_bytes());
     }
 
     #[inline]
@@ -474,7 +474,6 @@ impl Writer<'_> {
 }
 
 /// The text in Latin-1, if that is possible.
-fn latin1(text: &[u8]) -> Option<Vec<u8>> {
-    let text = std::str::from_utf8(text).ok()?;
+fn latin1(text: &str) -> Option<Vec<u8>> {
     text.chars().map(|character| u8::try_from(character).ok()).collect()
 }

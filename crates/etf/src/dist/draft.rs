@@ -181,18 +181,18 @@ impl Draft {
 impl Refs {
     /// The number of an atom in the header of this message, if it has or can get one: not when
     /// another atom of the message has the slot, or when there are 255.
-    pub(crate) fn index(&mut self, text: &[u8]) -> Option<u8> {
+    pub(crate) fn index(&mut self, text: &str) -> Option<u8> {
         if text.len() < WORTH_CACHING {
             return None;
         }
-        let slot = slot_of(text);
+        let slot = slot_of(text.as_bytes());
         if let Some(at) = self.slots.iter().position(|&held| held == slot) {
-            let same = self.atoms.get(at)?.as_bytes() == text;
+            let same = self.atoms.get(at)?.as_str() == text;
             return same.then(|| u8::try_from(at).ok()).flatten();
         }
         let number = u8::try_from(self.slots.len()).ok().filter(|&number| number < 255)?;
         self.slots.push(slot);
-        self.atoms.push(Atom::of_bytes(text));
+        self.atoms.push(Atom::cut(text));
         Some(number)
     }
 

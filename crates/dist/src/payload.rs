@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 /// It is a slice of the buffer that it was read into, with the atoms of its message; who receives it
 /// decodes it, into whatever he wants. Cheap to clone. As with a VM, a payload is looked at only then,
 /// so a peer's wrong term is the receiver's error.
+///
+/// It holds the buffer that it was read into: its own if it is long, else the 64 KiB that it came with.
+/// Who keeps a short one for long, and drops most others, should copy it.
 #[derive(Clone)]
 pub struct Payload {
     bytes: Bytes,

@@ -168,6 +168,9 @@ impl Receiver {
 
     /// The next event, or `None` if more bytes are needed. After an error there is no next one.
     pub fn event(&mut self) -> Result<Option<Event>, LinkError> {
+        if self.quiet && self.buffer.len() >= self.filled {
+            self.quiet = false;
+        }
         loop {
             if let Some(direct) = self.direct {
                 let len = self.incomplete.get(&direct.sequence).map_or(0, |it| it.bytes.len());

@@ -170,3 +170,23 @@ fn any_sizes_and_any_cuts() {
         assert_eq!(seen.len(), sizes.len());
     }
 }
+
+/// A peer that says little gets little room, one that says much gets much, until it rests.
+#[test]
+fn room_follows_what_a_peer_says() {
+    let mut outbox = Outbox::new(Flags::NODE);
+    let mut receiver = receiver(Flags::NODE);
+    let room = |receiver: &mut Receiver| receiver.space().remaining_mut();
+    for _ in 0..100 {
+        push(&mut outbox, 1, &large(100));
+        assert_eq!(feed(&mut receiver, &drain(&mut outbox), usize::MAX).unwrap().len(), 1);
+        assert!(room(&mut receiver) <= 1024);
+    }
+    for _ in 0..100 {
+        push(&mut outbox, 1, &large(100));
+    }
+    assert_eq!(feed(&mut receiver, &drain(&mut outbox), usize::MAX).unwrap().len(), 100);
+    assert!(room(&mut receiver) >= 32 * 1024);
+    receiver.rest();
+    assert!(room(&mut receiver) <= 1024);
+}

@@ -4,6 +4,7 @@
 //! connection's: a method says what is to be told to whom, and the caller tells it afterwards.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use meshx_dist::Payload;
@@ -25,6 +26,9 @@ pub(crate) struct Cell {
     pub(crate) pid: Pid,
     limit: usize,
     state: Mutex<State>,
+    /// What its owner has taken over from the queue; locked before the state, and by the owner only.
+    taken: Mutex<VecDeque<Signal>>,
+    has_ended: AtomicBool,
     /// Something was put into the queue, or the process ended.
     pub(crate) arrived: Notify,
     /// The queue has become shorter than its limit.
@@ -136,6 +140,8 @@ impl Cell {
             pid,
             limit,
             state: Mutex::default(),
+            taken: Mutex::default(),
+            has_ended: AtomicBool::new(false),
             arrived: Notify::new(),
             drained: Notify::new(),
             ended: CancellationToken::new(),
@@ -148,11 +154,29 @@ impl Cell {
 
     // --- the queue ---
 
-    /// Queues a message; answers to calls go to their callers instead. True if the queue is over its
+    /// Queues messages; answers to calls go to their callers instead. True if the queue is over its
     /// limit and who feeds it should wait. A process that waits for an answer is not waited for
     /// unless there is far too much: the answer may be behind.
-    pub(crate) fn deliver_message(&self, message: Message) -> bool {
+    pub(crate) fn deliver(&self, messages: impl IntoIterator<Item = Message>) -> bool {
         let mut state = self.state();
+        let before = state.queue.len();
+        for message in messages {
+            self.place(&mut state, message);
+        }
+        let arrived = state.queue.len() > before;
+        let full = arrived && state.is_full(self.limit);
+        drop(state);
+        if arrived {
+            self.arrived.notify_one();
+        }
+        full
+    }
+
+    pub(crate) fn deliver_message(&self, message: Message) -> bool {
+        self.deliver([message])
+    }
+
+    fn place(&self, state: &mut State, message: Message) {
         if !state.callers.is_empty()
             && let Some((reference, reply)) = super::reply::of_call(&message.body)
             && let Some(caller) = state.callers.remove(&reference)
@@ -162,18 +186,20 @@ impl Cell {
             if let Some(watch) = state.watching.get_mut(&reference) {
                 watch.silent = true;
             }
-            drop(state);
             // A caller that gave up meanwhile is none.
             drop(caller.send(Reply::Message(reply)));
-            return false;
+        } else if !state.only_answers && !self.is_late(state, &message.body) {
+            state.push(Signal::Message(message), self.limit);
         }
-        if state.only_answers {
-            return false;
-        }
-        let full = state.push(Signal::Message(message), self.limit);
-        drop(state);
-        self.arrived.notify_one();
-        full
+    }
+
+    /// Whether that is an answer through an alias of this process that is not valid any more, whichever
+    /// way it came: some peers answer to the pid.
+    fn is_late(&self, state: &State, body: &Payload) -> bool {
+        super::reply::through_alias(body).is_some_and(|alias| {
+            let ours = *alias.node() == self.pid.node && alias.words().get(2) == Some(&self.pid.id);
+            ours && !state.aliases.contains(&alias)
+        })
     }
 
     /// A message to an alias; to one that is not valid any more it is dropped.
@@ -184,19 +210,43 @@ impl Cell {
         self.deliver_message(message)
     }
 
-    /// The next signal, if one is there.
+    /// The next signal, if one is there. What waits is taken over at one go, so that who receives and
+    /// who delivers seldom meet; a queue is as long as its limit twice, at most.
     pub(crate) fn take(&self) -> Option<Signal> {
-        self.take_at(|_| Some(0))
+        let mut taken = self.taken();
+        if taken.is_empty() {
+            self.take_over(&mut taken);
+        }
+        // An end drops what waited.
+        if self.has_ended.load(Ordering::Acquire) {
+            taken.clear();
+        }
+        taken.pop_front()
+    }
+
+    fn take_over(&self, taken: &mut VecDeque<Signal>) {
+        let mut state = self.state();
+        taken.append(&mut state.queue);
+        let was_full = state.queued > self.limit;
+        state.queued = 0;
+        drop(state);
+        if was_full {
+            self.drained.notify_waiters();
+        }
     }
 
     /// The first signal that `wanted` wants, out of its turn.
     pub(crate) fn take_if(&self, mut wanted: impl FnMut(&Signal) -> bool) -> Option<Signal> {
-        self.take_at(|queue| queue.iter().position(&mut wanted))
-    }
-
-    fn take_at(&self, at: impl FnOnce(&VecDeque<Signal>) -> Option<usize>) -> Option<Signal> {
+        let mut taken = self.taken();
+        if self.has_ended.load(Ordering::Acquire) {
+            return None;
+        }
+        if let Some(at) = taken.iter().position(&mut wanted) {
+            return taken.remove(at);
+        }
+        // What is not wanted stays where it counts.
         let mut state = self.state();
-        let at = at(&state.queue)?;
+        let at = state.queue.iter().position(wanted)?;
         let signal = state.queue.remove(at)?;
         let was_full = state.queued > self.limit;
         state.queued = state.queued.saturating_sub(signal.size());
@@ -208,12 +258,17 @@ impl Cell {
         Some(signal)
     }
 
+    fn taken(&self) -> MutexGuard<'_, VecDeque<Signal>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.state().is_full(self.limit)
     }
 
     pub(crate) fn queue_len(&self) -> usize {
-        self.state().queue.len()
+        let taken = self.taken().len();
+        taken + self.state().queue.len()
     }
 
     pub(crate) fn ended_with(&self) -> Option<Term> {
@@ -438,6 +493,12 @@ impl Cell {
         (state.watching.len(), state.callers.len(), state.aliases.len())
     }
 
+    /// How many requests to start a process are not answered.
+    #[cfg(test)]
+    pub(crate) fn spawning_count(&self) -> usize {
+        self.state().spawning.len()
+    }
+
     // --- processes that were asked for ---
 
     pub(crate) fn spawning(&self, reference: Reference, spawning: Spawning) {
@@ -526,6 +587,7 @@ impl Cell {
         state.ended = Some(reason.clone());
         let before = std::mem::take(&mut *state);
         state.ended = before.ended;
+        self.has_ended.store(true, Ordering::Release);
         drop(state);
         self.ended.cancel();
         self.arrived.notify_one();

@@ -110,7 +110,8 @@ impl Inner {
         limit: Duration,
     ) -> Result<Term, RpcError> {
         if node == self.id.name() {
-            return self.execute(call, &client.pid, &client.pid).await.into_result(limit);
+            let place = self.place(node);
+            return self.execute(place, call, &client.pid, &client.pid).await.into_result(limit);
         }
         let connection = self.connect(node).await.map_err(RpcError::Connect)?;
         if !connection.flags.contains(Flags::SPAWN) {
@@ -176,8 +177,13 @@ impl Inner {
         call: Call,
     ) -> Result<(), RpcError> {
         if node == self.id.name() {
-            let (inner, pid) = (Arc::clone(self), client.pid.clone());
-            self.tasks.spawn(async move { inner.execute(call, &pid, &pid).await });
+            let (inner, pid, place) = (Arc::clone(self), client.pid.clone(), self.place(node));
+            self.tasks.spawn(async move {
+                tokio::select! {
+                    _ = inner.execute(place, call, &pid, &pid) => {}
+                    () = inner.stop.cancelled() => {}
+                }
+            });
             return Ok(());
         }
         let connection = self.connect(node).await.map_err(RpcError::Connect)?;

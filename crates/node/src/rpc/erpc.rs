@@ -31,7 +31,8 @@ async fn call(node: Arc<Inner>, started: Started) {
     let Some(result) = arguments.pop() else { return };
     let lane = sender(mailbox.pid());
     let finished = async {
-        let outcome = node.apply(function, &from, mailbox.pid()).await;
+        let place = node.place(connection.name());
+        let outcome = node.apply(place, function, &from, mailbox.pid()).await;
         // Results may be large: as messages do, and other than exit signals do, they wait for room.
         connection.room(lane).await;
         outcome
@@ -52,8 +53,10 @@ async fn call(node: Arc<Inner>, started: Started) {
 
 /// `execute_cast/3`: nobody is told.
 async fn cast(node: Arc<Inner>, started: Started) {
-    let Started { mailbox, arguments, from, .. } = started;
-    let outcome = node.apply(arguments, &from, mailbox.pid()).await;
+    let Started { mailbox, arguments, from, connection, .. } = started;
+    let place = node.place(connection.name());
+    drop(connection);
+    let outcome = node.apply(place, arguments, &from, mailbox.pid()).await;
     if !matches!(outcome, Outcome::Return(_)) {
         tracing::debug!(?outcome, "a cast of {} failed", from.node.name());
     }

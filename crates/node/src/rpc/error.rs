@@ -106,11 +106,11 @@ impl Diagnostic for RpcError {
     fn code(&self) -> Code {
         match self {
             Self::Connect(error) => error.code(),
-            Self::NoConnection => Code(606),
-            Self::Timeout(_) => Code(605),
-            Self::NotSupported | Self::Refused(_) => Code(607),
+            Self::NoConnection => Code(213),
+            Self::Timeout(_) => Code(806),
+            Self::NotSupported | Self::Refused(_) => Code(803),
             Self::Send(_) => Code(401),
-            _ => Code(608),
+            _ => Code(805),
         }
     }
 

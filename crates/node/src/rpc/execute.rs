@@ -12,20 +12,26 @@ use meshx_etf::{Atom, Pid, Term, term};
 
 use super::RpcError;
 use super::client::Call;
-use super::table::{AT_ONCE, Raise, RpcCall, RpcTable};
+use super::table::{ALL_AT_ONCE, AT_ONCE, Raise, RpcCall, RpcTable};
 use crate::node::{Inner, Node};
 
 /// What is offered, and how much of it runs.
 #[derive(Debug, Default)]
 pub(crate) struct Rpc {
     table: RpcTable,
-    running: Mutex<HashMap<Atom, usize>>,
+    running: Mutex<Running>,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    all: usize,
+    of: HashMap<Atom, usize>,
 }
 
 /// One of the calls that a peer may have running, until it is dropped.
 #[derive(Debug)]
-struct Place<'r> {
-    rpc: &'r Rpc,
+pub(super) struct Place {
+    node: Arc<Inner>,
     peer: Atom,
 }
 
@@ -48,58 +54,71 @@ impl Rpc {
         Self { table, running: Mutex::default() }
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<Atom, usize>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        let running = self.running();
+        running.all == 0 && running.of.is_empty()
     }
 
-    fn enter(&self, peer: &Atom) -> Option<Place<'_>> {
-        let mut running = self.running();
-        let count = running.entry(peer.clone()).or_default();
-        if *count >= AT_ONCE {
-            return None;
-        }
-        *count += 1;
-        Some(Place { rpc: self, peer: peer.clone() })
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
-        let mut running = self.rpc.running();
-        if let Some(count) = running.get_mut(&self.peer) {
+        let mut running = self.node.config.rpc.running();
+        running.all -= 1;
+        if let Some(count) = running.of.get_mut(&self.peer) {
             *count -= 1;
             if *count == 0 {
-                running.remove(&self.peer);
+                running.of.remove(&self.peer);
             }
         }
     }
 }
 
 impl Inner {
+    /// Room for a call of this peer, unless it has too many, or all have.
+    pub(super) fn place(self: &Arc<Self>, peer: &Atom) -> Option<Place> {
+        let mut running = self.config.rpc.running();
+        if running.all >= ALL_AT_ONCE {
+            return None;
+        }
+        let count = running.of.entry(peer.clone()).or_default();
+        if *count >= AT_ONCE {
+            return None;
+        }
+        *count += 1;
+        running.all += 1;
+        Some(Place { node: Arc::clone(self), peer: peer.clone() })
+    }
+
     /// Calls the function `[Module, Function, Arguments]`.
     pub(super) async fn apply(
         self: &Arc<Self>,
+        place: Option<Place>,
         function: Vec<Term>,
         caller: &Pid,
         process: &Pid,
     ) -> Outcome {
         match Call::of(function) {
-            Ok(call) => self.execute(call, caller, process).await,
+            Ok(call) => self.execute(place, call, caller, process).await,
             Err(other) => Outcome::not_applicable(other),
         }
     }
 
     /// Calls a function of the table, on behalf of `caller`, in `process`.
-    pub(crate) async fn execute(
+    pub(super) async fn execute(
         self: &Arc<Self>,
+        place: Option<Place>,
         call: Call,
         caller: &Pid,
         process: &Pid,
     ) -> Outcome {
         let rpc = &self.config.rpc;
-        let Some(_place) = rpc.enter(caller.node.name()) else {
-            return Outcome::Refused("system_limit");
-        };
+        // Until the end.
+        let Some(_place) = place else { return Outcome::Refused("system_limit") };
         let Call { module, function, arguments } = call;
         let Some(run) = rpc.table.get(&module, &function, arguments.len()) else {
             let frame = frame(module, function, Term::List(arguments));

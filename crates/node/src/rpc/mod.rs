@@ -7,6 +7,8 @@ mod error;
 mod execute;
 mod rex;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use arguments::{Arguments, Parameters};
 pub(crate) use erpc::offer;

@@ -1,12 +1,12 @@
 //! The server through which calls came before `erpc`, and by which C nodes still make them.
 
-use std::mem;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use meshx_etf::{Atom, Pid, Term, term};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::sync::mpsc;
 
-use super::execute::Outcome;
+use super::execute::{Outcome, Place};
 use crate::envelope::{Envelope, From};
 use crate::node::{Inner, Node};
 use crate::process::{Mailbox, Message, Signal};
@@ -15,13 +15,21 @@ use crate::to::To;
 /// Takes what OTP's `rex` takes, and ignores what that ignores; other than that, it cannot be told to
 /// stop. Block calls wait for each other, but nothing else waits for them.
 pub(crate) async fn serve(node: Arc<Inner>, mut mailbox: Mailbox) {
-    let mut blocked = CancellationToken::new();
-    blocked.cancel();
+    // As many as calls have a place.
+    let (blocking, mut waiting) = mpsc::unbounded_channel::<Job>();
+    node.tasks.spawn(async move {
+        while let Some(job) = waiting.recv().await {
+            job.await;
+        }
+    });
     while let Some(signal) = mailbox.receive().await {
         let Signal::Message(message) = signal else { continue };
-        take(&node, &mailbox, message, &mut blocked);
+        take(&node, &mailbox, message, &blocking);
     }
 }
+
+/// A call, to its end.
+type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Whom a call is answered, and how.
 #[derive(Debug)]
@@ -32,13 +40,6 @@ enum Client {
     Plain(Pid),
     /// Not at all.
     Nobody,
-}
-
-/// The right to run after another block call, and not before it.
-#[derive(Debug)]
-struct Turn {
-    before: CancellationToken,
-    _done: DropGuard,
 }
 
 /// What it is asked for. A function is `[Module, Function, Arguments]`.
@@ -52,20 +53,31 @@ enum Request {
     Features,
 }
 
-fn take(node: &Arc<Inner>, mailbox: &Mailbox, message: Message, blocked: &mut CancellationToken) {
+fn take(
+    node: &Arc<Inner>,
+    mailbox: &Mailbox,
+    message: Message,
+    blocking: &mpsc::UnboundedSender<Job>,
+) {
     let Ok(envelope) = Envelope::open(&message.body) else { return };
     match envelope {
         Envelope::Call(from, request) => {
             let caller = message.from.unwrap_or_else(|| from.pid.clone());
             match Request::of(request) {
                 Some(Request::Call(function)) => {
-                    start(node, caller, Client::Server(from), function, None);
+                    start(node, caller, Client::Server(from), function);
                 }
                 Some(Request::BlockCall(function)) => {
-                    let done = CancellationToken::new();
-                    let before = mem::replace(blocked, done.clone());
-                    let turn = Turn { before, _done: done.drop_guard() };
-                    start(node, caller, Client::Server(from), function, Some(turn));
+                    let place = node.place(caller.node.name());
+                    let is_placed = place.is_some();
+                    let job = job(node, place, caller, Client::Server(from), function);
+                    if is_placed {
+                        // It takes them until this process ends.
+                        drop(blocking.send(Box::pin(job)));
+                    } else {
+                        // To be refused at once, so that the queue is bounded.
+                        node.tasks.spawn(job);
+                    }
                 }
                 _ => {}
             }
@@ -73,7 +85,7 @@ fn take(node: &Arc<Inner>, mailbox: &Mailbox, message: Message, blocked: &mut Ca
         Envelope::Cast(request) => {
             let caller = message.from.unwrap_or_else(|| mailbox.pid().clone());
             if let Some(Request::Cast(function)) = Request::of(request) {
-                start(node, caller, Client::Nobody, function, None);
+                start(node, caller, Client::Nobody, function);
             }
         }
         // `{From, Request}`.
@@ -82,7 +94,7 @@ fn take(node: &Arc<Inner>, mailbox: &Mailbox, message: Message, blocked: &mut Ca
             match Request::of(request) {
                 Some(Request::Call(function)) => {
                     let caller = message.from.unwrap_or_else(|| from.clone());
-                    start(node, caller, Client::Plain(from), function, None);
+                    start(node, caller, Client::Plain(from), function);
                 }
                 Some(request) => plain(node, mailbox, from, request),
                 None => {}
@@ -145,23 +157,29 @@ impl Request {
     }
 }
 
+fn start(node: &Arc<Inner>, caller: Pid, client: Client, function: Vec<Term>) {
+    let place = node.place(caller.node.name());
+    node.tasks.spawn(job(node, place, caller, client, function));
+}
+
 /// Runs a call in a process of its own, and answers. A client whose connection is lost waits no more;
 /// that it ended on a node that lives is not noticed, as C nodes cannot be watched.
-fn start(node: &Arc<Inner>, caller: Pid, client: Client, function: Vec<Term>, turn: Option<Turn>) {
+fn job(
+    node: &Arc<Inner>,
+    place: Option<Place>,
+    caller: Pid,
+    client: Client,
+    function: Vec<Term>,
+) -> impl Future<Output = ()> + Send + use<> {
     let inner = Arc::clone(node);
-    let Ok(mailbox) = Node::of(Arc::clone(node)).mailbox() else { return };
-    node.tasks.spawn(async move {
+    let mailbox = Node::of(Arc::clone(node)).mailbox();
+    async move {
+        let Ok(mailbox) = mailbox else { return };
         let lost = async {
             match inner.peers.up_to(caller.node.name()) {
                 Some(connection) if !matches!(client, Client::Nobody) => connection.closed().await,
                 _ => std::future::pending().await,
             }
-        };
-        let running = async {
-            if let Some(turn) = &turn {
-                turn.before.cancelled().await;
-            }
-            inner.apply(function, &caller, mailbox.pid()).await
         };
         let cell = mailbox.cell();
         let outcome = tokio::select! {
@@ -169,9 +187,8 @@ fn start(node: &Arc<Inner>, caller: Pid, client: Client, function: Vec<Term>, tu
             // Somebody else ended it.
             () = cell.ended.cancelled() => Outcome::Exit(cell.ended_with().unwrap_or_else(Term::nil)),
             () = lost => return,
-            outcome = running => outcome,
+            outcome = inner.apply(place, function, &caller, mailbox.pid()) => outcome,
         };
-        drop(turn);
         let (to, answer) = match client {
             Client::Server(from) => from.answer(outcome.into_reply()),
             Client::Plain(pid) => (To::Pid(pid), term!({rex, (outcome.into_reply())})),
@@ -180,5 +197,5 @@ fn start(node: &Arc<Inner>, caller: Pid, client: Client, function: Vec<Term>, tu
         if let Err(error) = inner.send_back(mailbox.pid(), &to, &answer).await {
             tracing::debug!(%error, "the result of a call was lost");
         }
-    });
+    }
 }

@@ -15,6 +15,8 @@ use crate::node::Node;
 
 /// So many calls of one peer run at a time; more are refused with `system_limit`.
 pub(super) const AT_ONCE: usize = 4096;
+/// So many calls of all peers together run at a time.
+pub(super) const ALL_AT_ONCE: usize = 1 << 16;
 /// No call runs longer if nothing else is said ([`RpcTable::limit`]).
 const LIMIT: Duration = Duration::from_hours(1);
 
@@ -24,10 +26,19 @@ const LIMIT: Duration = Duration::from_hours(1);
 /// A new table has what operators ask of any node: `erlang:node/0`, `erlang:nodes/0` and
 /// `erlang:is_alive/0`; an [`empty`](Self::empty) one has nothing.
 ///
-/// Each call runs in a process of its own. It ends early if the caller does, does not wait any more,
-/// or is lost (stock nodes would run it to its end); one that panics is an error `panic` of the
-/// caller and of nobody else. A peer may have 4096 calls running; more fail with `system_limit`.
-/// Nothing that a function prints goes to the caller.
+/// Each call runs in a process of its own; one that panics is an error `panic` of the caller and of
+/// nobody else. A peer may have 4096 calls running, all together 65 536; more fail with
+/// `system_limit`.
+///
+/// What a stock node does otherwise:
+///
+/// * it runs a function to its end; here a call is dropped when nobody waits for it any more: the
+///   caller has ended, or has waited long enough, or its connection is lost (only the latter for calls
+///   through `rex`, by C nodes and `rpc:block_call/4`; casts run to their end);
+/// * it calls `erlang:apply/2` and `/3`, and funs; here they are functions like any other, and not in
+///   the table;
+/// * it prints where the caller can read it; here functions have no group leader;
+/// * `rpc:block_call/4` keeps its `rex` from everything else; here block calls wait for each other only.
 ///
 /// ```
 /// use meshx_node::{Raise, RpcTable};

@@ -53,7 +53,10 @@ fn keep<F>(
                     }
                 }
                 // Somebody of this program has the name.
-                None => tokio::time::sleep(Duration::from_secs(1)).await,
+                None => tokio::select! {
+                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                    () = node.stop.cancelled() => return,
+                },
             }
             next = named(&node, name);
         }

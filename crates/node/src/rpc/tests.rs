@@ -1,0 +1,155 @@
+//! What calls leave behind, and what a peer may send; neither can be seen from outside.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use meshx_dist::handshake::Cookie;
+use meshx_etf::{Term, term};
+
+use super::{Raise, RpcError, RpcTable};
+use crate::carrier::{Memory, Switchboard};
+use crate::node::Node;
+use crate::process::{Signal, Spawning};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+async fn pair() -> (Node, Node) {
+    let board = Switchboard::new();
+    let table =
+        RpcTable::new()
+            .function("rust", "sleep", |(time,): (u64,)| async move {
+                tokio::time::sleep(Duration::from_millis(time)).await;
+                Ok(())
+            })
+            .terms("rust", "echo", 1, |mut call| async move {
+                call.arguments.pop().ok_or(Raise::Clause)
+            });
+    let start = async |name: &str| {
+        let node = Node::builder(name).cookie(Cookie::new("secret")).carrier(Memory::new(&board));
+        node.rpc(table.clone()).start().await.unwrap()
+    };
+    (start("client@mem").await, start("server@mem").await)
+}
+
+fn is_idle(server: &Node) -> bool {
+    server.inner().config.rpc.is_idle()
+}
+
+/// Waits until it is so.
+async fn until(what: impl Fn() -> bool) {
+    let soon = async {
+        while !what() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, soon).await.unwrap();
+}
+
+#[tokio::test]
+async fn calls_leave_nothing_behind() {
+    let (client, server) = pair().await;
+    client.connect("server@mem").await.unwrap();
+    let cell = client.inner().client().unwrap();
+    for limit in 0..50 {
+        let limit = Duration::from_micros(limit * 40);
+        let late = client.rpc::<()>("server@mem", "rust", "sleep", (60_000,), limit).await;
+        assert!(matches!(late, Err(RpcError::Timeout(_))), "{late:?}");
+    }
+    let value: u64 = client.rpc("server@mem", "rust", "echo", (7,), LIMIT).await.unwrap();
+    assert_eq!(value, 7);
+    until(|| cell.expecting() == (0, 0, 0) && cell.spawning_count() == 0).await;
+    assert_eq!(cell.queue_len(), 0);
+    // Nor at the server, where nobody waits for the result.
+    until(|| is_idle(&server)).await;
+    until(|| server.process_count() == 3).await;
+}
+
+#[tokio::test]
+async fn a_process_that_is_not_wanted_any_more_when_it_is_there_is_not_watched() {
+    let (client, server) = pair().await;
+    let (inner, pid) = (client.inner(), server.mailbox().unwrap().pid().clone());
+    let cell = inner.client().unwrap();
+    let reference = inner.reference(&cell.pid);
+    let _answer = cell.expect_reply(reference.clone());
+    let spawning = Spawning { via: Some(1), node: server.name().clone(), abandoned: false };
+    cell.spawning(reference.clone(), spawning);
+    assert!(cell.forget_reply(&reference).is_none());
+    assert_eq!(cell.spawned(reference, Ok(pid.clone()), false, true), Some(pid));
+    assert_eq!((cell.expecting(), cell.spawning_count()), ((0, 0, 0), 0));
+}
+
+#[tokio::test]
+async fn odd_messages_and_requests_change_nothing() {
+    let (client, server) = pair().await;
+    let mut mailbox = client.mailbox().unwrap();
+    let names = ["net_kernel", "rex", "user"];
+    let before = names.map(|name| server.whereis(name));
+    let pid = Term::Pid(mailbox.pid().clone());
+    let from = term!({(pid.clone()), tag});
+    let call = |request: Term| term!({atom "$gen_call", (from.clone()), (request)});
+    let cast = |request: Term| term!({atom "$gen_cast", (request)});
+    let messages = [
+        term!(hello),
+        term!([]),
+        term!({}),
+        term!({atom "$gen_call"}),
+        term!({atom "$gen_call", from, request}),
+        term!({atom "$gen_call", {(pid.clone()), [alias | 1]}, {call, erlang, node, [], user}}),
+        call(term!(stop)),
+        call(term!({ call })),
+        call(term!({call, 1, 2, 3, 4})),
+        call(term!({call, erlang, node, [a | b], user})),
+        call(term!({ is_auth })),
+        call(term!({connect, normal, atom "x@y"})),
+        call(term!({disconnect, atom "client@mem"})),
+        call(term!({allow, []})),
+        call(term!({new_ticktime, 1, 1})),
+        cast(term!({cast, os, cmd, [], user})),
+        cast(term!({cast, 1, 2, 3, 4})),
+        cast(term!({async_disconnect, atom "client@mem"})),
+        term!({(pid.clone()), {sbcast, 1, 2}}),
+        term!({(pid.clone()), {sbcast, rex, {sbcast, rex, x}}}),
+        term!({(pid.clone()), {send, net_kernel, x}}),
+        term!({io_request, (pid.clone()), 1, 2}),
+        term!({io_request, (pid.clone()), 1, {requests, [{requests, []}]}}),
+        term!({io_request, 1, 2, {put_chars, unicode, "x"}}),
+        term!({atom "EXIT", (pid.clone()), kill}),
+        term!({nodedown, atom "client@mem"}),
+    ];
+    for name in names {
+        for message in &messages {
+            mailbox.send_term((name, "server@mem"), message).await.unwrap();
+        }
+    }
+    let reference = Term::from(mailbox.alias());
+    for arguments in [
+        vec![term!(1), term!(2), term!(3), term!(4)],
+        vec![reference.clone(), term!(erlang), term!(node), term!([a | b])],
+        vec![reference, term!(erlang), term!(node), Term::List(vec![term!(x); 1000])],
+    ] {
+        let function = ("erpc", "execute_call");
+        let request =
+            mailbox.spawn_request("server@mem", function, &arguments, true, true).await.unwrap();
+        let ended = mailbox
+            .receive_where(
+                |signal| matches!(signal, Signal::Down(down) if down.reference == request),
+            )
+            .await;
+        let Some(Signal::Down(down)) = ended else { panic!() };
+        assert!(down.reason.as_tuple().is_some_and(|it| it.len() == 4), "{}", down.reason);
+    }
+    let node: Term = client.rpc("server@mem", "erlang", "node", (), LIMIT).await.unwrap();
+    assert_eq!(node, term!(atom "server@mem"));
+    assert_eq!(names.map(|name| server.whereis(name)), before);
+    assert_eq!(server.peers().len(), 1);
+    until(|| is_idle(&server)).await;
+}
+
+#[tokio::test]
+async fn a_value_may_be_larger_than_what_may_wait_for_a_peer() {
+    let (client, server) = pair().await;
+    let large = Term::Binary(vec![7; 80 << 20].into());
+    let echo = client.rpc_term("server@mem", "rust", "echo", vec![large.clone()], LIMIT);
+    assert!(echo.await.unwrap() == large);
+    until(|| is_idle(&server)).await;
+}

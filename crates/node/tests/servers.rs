@@ -230,6 +230,28 @@ async fn a_call_without_an_answer_ends_in_time() {
 }
 
 #[tokio::test]
+async fn a_late_answer_to_the_pid_is_dropped_too() {
+    let pair = Pair::start().await;
+    let mut old = pair.there.mailbox().unwrap();
+    old.register("old").unwrap();
+    let mut mailbox = pair.here.mailbox().unwrap();
+    let late = mailbox.call::<_, Term>(("old", "there@test"), &term!(x), SHORT).await;
+    assert!(matches!(late, Err(CallError::Timeout(SHORT))), "{late:?}");
+    let Some(Signal::Message(call)) = old.receive_within(LIMIT).await else { panic!() };
+    let (_, (pid, tag), _): (Term, (Pid, Term), Term) = call.body.typed().unwrap();
+    // To the pid, as OTP 25's `net_kernel` answers.
+    old.send(&pid, &(&tag, "late")).await.unwrap();
+    old.send(&pid, "next").await.unwrap();
+    let Some(Signal::Message(next)) = mailbox.receive_within(LIMIT).await else { panic!() };
+    assert_eq!(next.body.typed::<String>().unwrap(), "next");
+    // An alias that is valid is no call's.
+    let alias = Term::list_ending(vec![term!(alias)], mailbox.alias().into());
+    old.send(&pid, &(alias, "own")).await.unwrap();
+    let Some(Signal::Message(own)) = mailbox.receive_within(LIMIT).await else { panic!() };
+    assert_eq!(own.body.typed::<(Term, String)>().unwrap().1, "own");
+}
+
+#[tokio::test]
 async fn a_server_that_ends_ends_the_calls_to_it() {
     let mut pair = Pair::start().await;
     let waiting = tokio::spawn({

@@ -87,8 +87,8 @@ impl Failure {
             // 120 to 129: the agent could not start.
             120..=129 | 304 | 401..=499 => exit::CONFIGURATION,
             201 | 202 => exit::NOT_FOUND,
-            311 | 605 => exit::TIMED_OUT,
-            608 => exit::REMOTE,
+            212 | 311 | 806 => exit::TIMED_OUT,
+            805 => exit::REMOTE,
             _ => exit::NEGATIVE,
         };
         let (code, hint) = (error.code(), error.hint());

@@ -128,12 +128,15 @@ impl Diagnostic for ConnectError {
     fn code(&self) -> Code {
         Code(match self {
             Self::Name(_) => 401,
-            Self::Reach { reason, .. } => return mesh(reason).map_or(Code(601), MeshError::code),
-            Self::Handshake { reason: Failure::Cookie, .. } => 603,
-            Self::Handshake { .. } => 602,
-            Self::Closed { .. } => 604,
-            Self::Timeout { .. } => 605,
-            Self::NotConnected(_) | Self::Lost { .. } | Self::Stopping => 606,
+            Self::Reach { reason, .. } => match mesh(reason) {
+                Some(error) => return error.code(),
+                None if reason.kind() == io::ErrorKind::NotFound => 201,
+                None => 203,
+            },
+            Self::Handshake { reason: Failure::Cookie, .. } => 204,
+            Self::Handshake { .. } | Self::Closed { .. } => 208,
+            Self::Timeout { .. } => 212,
+            Self::NotConnected(_) | Self::Lost { .. } | Self::Stopping => 213,
         })
     }
 

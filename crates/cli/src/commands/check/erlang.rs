@@ -1,12 +1,15 @@
 //! Erlang on this machine, and the nodes in the mesh.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use std::process::Command;
 
 use meshx_core::{HostForm, NodeName};
 use meshx_workload::listening;
 
 use super::{Finding, Outcome, bad, good};
+use crate::environment::variable;
 use crate::sidecars::Sidecars;
 
 /// The oldest release whose VM asks an epmd module for addresses and ports in one call.
@@ -19,7 +22,7 @@ pub(super) fn installed() -> Vec<Finding> {
         .output();
     let release = ran.ok().and_then(|out| String::from_utf8(out.stdout).ok());
     let release = release.and_then(|text| text.trim().parse::<u32>().ok());
-    vec![match release {
+    let release = match release {
         Some(release) if release < OLDEST_OTP => bad(
             601,
             Outcome::Error,
@@ -35,7 +38,22 @@ pub(super) fn installed() -> Vec<Finding> {
             "it is not: only other TCP programs can be run from here",
             "releases bring their own",
         ),
-    }]
+    };
+    std::iter::once(release).chain(cookie()).collect()
+}
+
+/// A VM refuses to be a node with a cookie that others can read (kernel, `auth`), and so do
+/// `meshx node`, `ping` and `call`.
+fn cookie() -> Option<Finding> {
+    let file = PathBuf::from(variable("HOME")?).join(".erlang.cookie");
+    let mode = std::fs::metadata(&file).ok()?.mode();
+    let what = format!("{} is for its owner only", file.display());
+    Some(if mode & 0o077 != 0 {
+        let hint = format!("chmod 400 {}", file.display());
+        bad(403, Outcome::Error, what, "others may read or write it: no node starts with it", hint)
+    } else {
+        good(403, what)
+    })
 }
 
 pub(super) fn nodes(sidecars: &Sidecars) -> Vec<Finding> {

@@ -1,13 +1,12 @@
 //! A hidden node that lives as long as one command.
 
 use std::future::Future;
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use meshx_core::NodeName;
 use meshx_node::carrier::{self, Carried, Carrier, Listen, Myself, Stream, Tcp};
-use meshx_node::{Builder, ConnectError, Node, Visibility};
+use meshx_node::{Builder, Node, Visibility};
 use meshx_workload::Mesh;
 
 use super::cookie::cookie;
@@ -53,14 +52,14 @@ impl Asking {
     pub(crate) async fn connect(&self, target: &NodeName) -> Result<(), Failure> {
         let connecting = self.node.connect(target.as_str());
         match tokio::time::timeout(self.limit, connecting).await {
-            Ok(done) => done.map_err(unreachable),
+            Ok(done) => done.map_err(Failure::from),
             Err(_) => Err(self.too_late(target)),
         }
     }
 
     /// Runs what asks to its end, or to that of the limit; then the node is gone.
     pub(crate) async fn finish<T>(
-        self,
+        &self,
         asking: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         let done = asking.await;
@@ -70,7 +69,7 @@ impl Asking {
 
     pub(crate) fn too_late(&self, target: &NodeName) -> Failure {
         let message = format!("{target} did not answer within {:?}", self.limit);
-        Failure::new(605, exit::TIMED_OUT, message).hint("--timeout gives it more time")
+        Failure::new(212, exit::TIMED_OUT, message).hint("--timeout gives it more time")
     }
 }
 
@@ -100,7 +99,7 @@ pub(super) async fn start(builder: Builder) -> Result<Node, Failure> {
     use meshx_core::{Diagnostic as _, MeshError};
     use meshx_node::StartError;
     builder.start().await.map_err(|error| {
-        let failure = Failure::new(609, exit::NEGATIVE, error.to_string());
+        let failure = Failure::new(312, exit::NEGATIVE, error.to_string());
         match &error {
             StartError::Name { .. } | StartError::Cookie(_) => {
                 Failure { exit: exit::CONFIGURATION, ..failure }
@@ -120,14 +119,6 @@ pub(super) async fn start(builder: Builder) -> Result<Node, Failure> {
             _ => failure,
         }
     })
-}
-
-/// Why a node was not reached.
-pub(super) fn unreachable(error: ConnectError) -> Failure {
-    let unknown = matches!(&error, ConnectError::Reach { reason, .. }
-        if reason.kind() == io::ErrorKind::NotFound);
-    let failure = Failure::from(error);
-    if unknown { Failure { exit: exit::NOT_FOUND, ..failure } } else { failure }
 }
 
 /// A carrier that dials, and is not dialled.

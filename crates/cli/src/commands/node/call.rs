@@ -50,7 +50,6 @@ pub(crate) async fn run(arguments: Call, output: Output) -> Result<u8, Failure> 
 /// A call that gave no value: what the function raised has an exit status of its own.
 fn failure(node: &str, error: RpcError) -> Failure {
     let (class, reason, stack) = match &error {
-        RpcError::Connect(connect) => return super::unreachable(connect.clone()),
         RpcError::Throw(value) => ("throw", value, None),
         RpcError::Exit(reason) | RpcError::Signal(reason) => ("exit", reason, None),
         RpcError::Error { reason, stack } => ("error", reason, Some(stack)),

@@ -18,7 +18,7 @@ pub(super) fn cookie(file: Option<&Path>) -> Result<Cookie, Failure> {
     match (file, variable("RELEASE_COOKIE"), variable("HOME")) {
         (Some(file), ..) => read(file),
         (None, Some(cookie), _) => checked(&cookie).map(Cookie::new).map_err(|what| {
-            Failure::new(405, exit::CONFIGURATION, format!("$RELEASE_COOKIE is no cookie: {what}"))
+            Failure::new(403, exit::CONFIGURATION, format!("$RELEASE_COOKIE is no cookie: {what}"))
         }),
         (None, None, Some(home)) => read(&PathBuf::from(home).join(".erlang.cookie")),
         (None, None, None) => Err(missing("there is no cookie: no file was named, and no $HOME")),
@@ -41,20 +41,20 @@ fn read(path: &Path) -> Result<Cookie, Failure> {
     if meta.mode() & 0o077 != 0 {
         let message = format!("the cookie file {shown} must be accessible by its owner only");
         return Err(
-            Failure::new(405, exit::CONFIGURATION, message).hint(format!("chmod 400 {shown}"))
+            Failure::new(403, exit::CONFIGURATION, message).hint(format!("chmod 400 {shown}"))
         );
     }
     let mut text = String::new();
     let longest = LONGEST as u64 + 64;
     file.take(longest).read_to_string(&mut text).map_err(failed)?;
     let cookie = checked(text.trim_end_matches(['\r', '\n'])).map_err(|what| {
-        Failure::new(405, exit::CONFIGURATION, format!("{shown} holds no cookie: {what}"))
+        Failure::new(403, exit::CONFIGURATION, format!("{shown} holds no cookie: {what}"))
     })?;
     Ok(Cookie::new(cookie))
 }
 
 fn missing(what: &str) -> Failure {
-    Failure::new(405, exit::CONFIGURATION, what)
+    Failure::new(403, exit::CONFIGURATION, what)
         .hint("the first VM with a name makes ~/.erlang.cookie; or name a file with --cookie-file")
 }
 

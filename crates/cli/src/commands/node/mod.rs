@@ -16,7 +16,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
 
 pub(crate) use asking::Asking;
-use asking::unreachable;
 pub(crate) use call::run as call;
 pub(crate) use ping::run as ping;
 pub(crate) use shell::run as shell;

@@ -29,15 +29,10 @@ struct Report {
 pub(crate) async fn run(arguments: Ping, output: Output) -> Result<u8, Failure> {
     let (target, count) = (arguments.node, arguments.count);
     let asking = Asking::start(&arguments.ask, &target, output).await?;
-    let node = asking.node.clone();
-    let limit = asking.limit;
-    let too_late = asking.too_late(&target);
+    let node = &asking.node;
     let asked = async {
         let begun = Instant::now();
-        match tokio::time::timeout(limit, node.connect(target.as_str())).await {
-            Ok(done) => done.map_err(super::unreachable)?,
-            Err(_) => return Err(too_late),
-        }
+        asking.connect(&target).await?;
         let connect_milliseconds = milliseconds(begun.elapsed());
         let peer = node.peers().into_iter().find(|peer| peer.name == target.as_str());
         let peer = peer.ok_or_else(|| lost(&target))?;
@@ -62,7 +57,7 @@ pub(crate) async fn run(arguments: Ping, output: Output) -> Result<u8, Failure> 
             if number > 0 {
                 tokio::time::sleep(PAUSE).await;
             }
-            let took = milliseconds(ask(&node, &target, limit).await?);
+            let took = milliseconds(ask(&asking, &target).await?);
             report.round_trip_milliseconds.push(took);
             if !output.json {
                 output.story(&format!("pong in {took:.2} ms"));
@@ -80,11 +75,8 @@ pub(crate) async fn run(arguments: Ping, output: Output) -> Result<u8, Failure> 
 }
 
 /// One round trip, as of `net_adm:ping/1`.
-async fn ask(
-    node: &meshx_node::Node,
-    target: &NodeName,
-    limit: Duration,
-) -> Result<Duration, Failure> {
+async fn ask(asking: &Asking, target: &NodeName) -> Result<Duration, Failure> {
+    let (node, limit) = (&asking.node, asking.limit);
     let begun = Instant::now();
     let question = (Atom::cut("is_auth"), node.name());
     let answer = node.call(("net_kernel", target.as_str()), &question, limit).await;
@@ -92,19 +84,16 @@ async fn ask(
         Ok(Term::Atom(yes)) if yes == "yes" => Ok(begun.elapsed()),
         Ok(other) => {
             let message = format!("{target} answered {other} where pong was expected");
-            Err(Failure::new(610, exit::NEGATIVE, message))
+            Err(Failure::new(214, exit::NEGATIVE, message))
         }
-        Err(CallError::Timeout(limit)) => {
-            let message = format!("{target} did not answer within {limit:?}");
-            Err(Failure::new(605, exit::TIMED_OUT, message))
-        }
+        Err(CallError::Timeout(_)) => Err(asking.too_late(target)),
         Err(CallError::NoConnection) => Err(lost(target)),
-        Err(error) => Err(Failure::new(610, exit::NEGATIVE, format!("{target}: {error}"))),
+        Err(error) => Err(Failure::new(214, exit::NEGATIVE, format!("{target}: {error}"))),
     }
 }
 
 fn lost(target: &NodeName) -> Failure {
-    Failure::new(606, exit::NEGATIVE, format!("the connection to {target} was lost"))
+    Failure::new(213, exit::NEGATIVE, format!("the connection to {target} was lost"))
 }
 
 fn milliseconds(time: Duration) -> f64 {

@@ -74,7 +74,7 @@ async fn in_mesh(client: &meshx_consul::Client) -> Result<Vec<Row>, Failure> {
 /// What the EPMD of a host knows.
 async fn at_host(arguments: &ListNodes) -> Result<Vec<Row>, Failure> {
     let failed = |error: &dyn std::fmt::Display| {
-        Failure::new(601, exit::NEGATIVE, error.to_string())
+        Failure::new(211, exit::NEGATIVE, error.to_string())
             .hint("EPMD runs once a node was started; --epmd-port names another port")
     };
     let client = match arguments.epmd_port {

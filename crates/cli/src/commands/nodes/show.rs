@@ -51,10 +51,9 @@ const QUESTIONS: [(&str, &str, &str, Option<&str>); 15] = [
 pub(super) async fn run(arguments: ShowNode, output: Output) -> Result<u8, Failure> {
     let target = arguments.node;
     let asking = Asking::start(&arguments.ask, &target, output).await?;
-    let (node, limit) = (asking.node.clone(), asking.limit);
-    let connected = asking.connect(&target).await;
+    let node = &asking.node;
     let asked = async {
-        connected?;
+        asking.connect(&target).await?;
         let peer = node.peers().into_iter().find(|peer| peer.name == target.as_str());
         let mut report = Report {
             schema: "meshx.nodes.show/1",
@@ -63,13 +62,10 @@ pub(super) async fn run(arguments: ShowNode, output: Output) -> Result<u8, Failu
             creation: peer.map_or(0, |peer| peer.creation),
             facts: BTreeMap::new(),
         };
-        let all = facts(&node, target.as_str(), &mut report.facts);
-        match tokio::time::timeout(limit, all).await {
+        let all = facts(node, target.as_str(), &mut report.facts);
+        match tokio::time::timeout(asking.limit, all).await {
             Ok(done) => done.map(|()| report),
-            Err(_) => {
-                let message = format!("{target} did not answer within {limit:?}");
-                Err(Failure::new(605, exit::TIMED_OUT, message))
-            }
+            Err(_) => Err(asking.too_late(&target)),
         }
     };
     let report = asking.finish(asked).await?;

@@ -86,7 +86,7 @@ impl Inner {
         let sent = match self.elsewhere(to) {
             None => self.try_send(from, to, message),
             Some(node) => match self.peers.up_to(&node) {
-                Some(connection) => connection.deliver(from, to, message),
+                Some(connection) => connection.post(from, to, message),
                 None => return,
             },
         };

@@ -63,15 +63,26 @@ impl Connection {
         to: &To,
         content: &dyn Content,
     ) -> Result<(), SendError> {
-        let control = match to {
-            To::Pid(to) => Control::Send { from: Some(from.clone()), to: to.clone() },
-            To::Name(to) | To::NameAt(to, _) => {
-                Control::SendName { from: from.clone(), to: to.clone() }
-            }
-            To::Alias(to) => Control::SendAlias { from: from.clone(), to: to.clone() },
-        };
+        let control = control(from, to);
         self.send(sender(from), &control, |draft| content.write(draft))?;
         Ok(())
+    }
+
+    /// As [`Connection::deliver`], without having waited for room.
+    pub(crate) fn post(&self, from: &Pid, to: &To, content: &dyn Content) -> Result<(), SendError> {
+        let control = control(from, to);
+        self.send_at_once(sender(from), &control, |draft| content.write(draft))?;
+        Ok(())
+    }
+}
+
+fn control(from: &Pid, to: &To) -> Control {
+    match to {
+        To::Pid(to) => Control::Send { from: Some(from.clone()), to: to.clone() },
+        To::Name(to) | To::NameAt(to, _) => {
+            Control::SendName { from: from.clone(), to: to.clone() }
+        }
+        To::Alias(to) => Control::SendAlias { from: from.clone(), to: to.clone() },
     }
 }
 

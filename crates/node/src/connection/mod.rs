@@ -27,8 +27,8 @@ pub(crate) use setup::{accept, dial};
 
 /// So much may wait to be written before senders must wait; the same as `+zdbbl` of a VM.
 pub(crate) const BUSY: usize = 1 << 20;
-/// So much of what cannot wait (exits, replies, links) may gather until all is written once; a peer
-/// that takes nothing for so long is given up.
+/// So much of what cannot wait (exits, replies, links) may gather beyond what is written meanwhile; a
+/// peer that takes nothing for so long is given up.
 const HOPELESS: usize = 64 << 20;
 
 /// A peer may have so many monitors on processes here.
@@ -62,7 +62,7 @@ struct Out {
     outbox: Outbox,
     /// What was taken out last is not written yet.
     writing: bool,
-    /// Bytes of signals, which do not wait for room, since all was written.
+    /// Bytes of signals, which do not wait for room, that may not be written yet.
     urgent: usize,
     closed: bool,
 }
@@ -145,6 +145,20 @@ impl Connection {
         })
     }
 
+    /// As [`Connection::send`], of a message that did not wait for room. A peer that asks for more such
+    /// and takes nothing is given up.
+    pub(crate) fn send_at_once(
+        &self,
+        sender: u64,
+        control: &Control,
+        payload: impl FnOnce(&mut Draft) -> Result<(), TypedError>,
+    ) -> Result<(), Unsent> {
+        self.push(sender, true, |draft| {
+            control.write(self.flags, None, draft)?;
+            payload(draft)
+        })
+    }
+
     /// Sends a signal without a payload. A connection that is gone says so by other ways.
     pub(crate) fn signal(&self, sender: u64, control: &Control) {
         let pushed = self.push(sender, true, |draft| {
@@ -209,6 +223,10 @@ impl Connection {
 
     /// Waits until there is room for this sender, or the connection is closed.
     pub(crate) async fn room(&self, sender: u64) {
+        // Mostly there is.
+        if !self.is_busy(sender) {
+            return;
+        }
         loop {
             let room = self.room.notified();
             if self.closing.is_cancelled() || !self.is_busy(sender) {
@@ -245,9 +263,10 @@ impl Connection {
         let mut out = lock(&self.out);
         out.outbox.take(batch);
         out.writing = batch.has_remaining();
-        if out.outbox.is_empty() {
-            out.urgent = 0;
-        }
+        // Whatever it was that could be written: the peer takes something. What else there is waits for
+        // room, and is little.
+        out.urgent =
+            if out.outbox.is_empty() { 0 } else { out.urgent.saturating_sub(batch.remaining()) };
         drop(out);
         self.room.notify_waiters();
     }
@@ -317,4 +336,47 @@ fn now() -> Instant {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use meshx_etf::{Pid, term};
+
+    use super::*;
+
+    fn connection() -> (Connection, Pid) {
+        let node = NodeId::new(Atom::cut("a@b"), 7);
+        let pid = Pid { node: node.clone(), id: 1, serial: 0 };
+        (Connection::new(1, node, (Flags::NODE, Flags::NODE), Ticktime::default()), pid)
+    }
+
+    fn exit(connection: &Connection, pid: &Pid, size: usize) {
+        let control = Control::Exit { from: pid.clone(), to: pid.clone() };
+        let reason = term!({ (Term::Binary(vec![0; size].into())) });
+        connection.signal_reason(2, &control, &reason);
+    }
+
+    #[test]
+    fn a_peer_that_takes_all_is_not_given_up_for_what_it_took() {
+        let (connection, pid) = connection();
+        let large = Term::Binary(vec![0; 200 << 20].into());
+        let send = Control::Send { from: Some(pid.clone()), to: pid.clone() };
+        connection.send(1, &send, |draft| Ok(draft.payload(&large)?)).unwrap();
+        let mut batch = Batch::default();
+        // More than may wait, all the while that the large one is on its way.
+        for _ in 0..700 {
+            exit(&connection, &pid, 60_000);
+            exit(&connection, &pid, 60_000);
+            connection.take(&mut batch);
+            batch.advance(batch.remaining());
+        }
+        assert!(!lock(&connection.out).outbox.is_empty());
+        assert!(!connection.closing.is_cancelled());
+        // Nothing more is taken.
+        for _ in 0..1200 {
+            exit(&connection, &pid, 60_000);
+        }
+        assert!(connection.closing.is_cancelled());
+    }
 }

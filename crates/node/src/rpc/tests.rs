@@ -153,3 +153,19 @@ async fn a_value_may_be_larger_than_what_may_wait_for_a_peer() {
     assert!(echo.await.unwrap() == large);
     until(|| is_idle(&server)).await;
 }
+
+#[tokio::test]
+async fn a_peer_that_asks_and_reads_nothing_is_given_up() {
+    let (client, server) = pair().await;
+    // Its mailbox takes two answers, and nobody looks into it.
+    let (asker, sender) = (client.mailbox().unwrap(), client.mailbox().unwrap());
+    let tag = Term::Binary(vec![0; 40 << 20].into());
+    let from = term!({(Term::Pid(asker.pid().clone())), (tag)});
+    let ping = term!({atom "$gen_call", (from), {is_auth, atom "client@mem"}});
+    for _ in 0..8 {
+        if sender.send_term(("net_kernel", "server@mem"), &ping).await.is_err() {
+            break;
+        }
+    }
+    until(|| server.peers().is_empty()).await;
+}

@@ -175,6 +175,7 @@ impl Server {
     }
 
     /// A scope says all that it has; what it said before is of no account any more.
+    #[expect(clippy::mutable_key_type, reason = "what is mutable in a term is no part of its value")]
     fn synchronize(&mut self, peer: &Pid, groups: &[Term]) {
         let mut new: HashMap<Term, Vec<Pid>> = HashMap::new();
         for group in groups {
@@ -253,7 +254,8 @@ fn pids_of(term: &Term) -> Vec<Pid> {
     match term {
         Term::Pid(pid) => vec![pid.clone()],
         Term::List(pids) => {
-            let pid = |term: &Term| if let Term::Pid(pid) = term { Some(pid.clone()) } else { None };
+            let pid =
+                |term: &Term| if let Term::Pid(pid) = term { Some(pid.clone()) } else { None };
             pids.iter().filter_map(pid).collect()
         }
         _ => Vec::new(),

@@ -9,13 +9,13 @@ use rustix::process::Signal;
 use crate::{COOKIE, LIMIT, Stock};
 
 /// An example beside a VM, with a cookie file and arguments behind.
-struct Example {
+pub(crate) struct Example {
     process: Process,
     _home: Home,
 }
 
 impl Example {
-    fn start(stock: &Stock, name: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn start(stock: &Stock, name: &str, arguments: &[&str]) -> Self {
         let home = Home::make();
         let cookie = home.path().join("cookie");
         // An editor adds the newline.
@@ -26,12 +26,12 @@ impl Example {
         Self { process: Process::start(name, &mut command), _home: home }
     }
 
-    fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         self.process.next_line(LIMIT).unwrap_or_else(|| panic!("{}", self.process.stderr()))
     }
 
     /// By Ctrl-C.
-    fn end(mut self) {
+    pub(crate) fn end(mut self) {
         self.process.signal(Signal::INT);
         assert_eq!(self.process.wait(LIMIT).code(), Some(0), "{}", self.process.stderr());
     }

@@ -6,6 +6,7 @@ mod global;
 mod limits;
 mod messages;
 mod pg;
+mod pubsub;
 mod rpc;
 mod rpc_out;
 mod servers;

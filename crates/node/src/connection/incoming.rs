@@ -5,48 +5,96 @@ use std::sync::Arc;
 use meshx_dist::Payload;
 use meshx_dist::control::{Control, Destination, Spawned, Target};
 use meshx_dist::link;
-use meshx_etf::{DecodeError, Pid, Reference, Term, term};
+use meshx_etf::{Atom, DecodeError, Pid, Reference, Term, term};
 
 use super::Connection;
 use crate::node::Inner;
 use crate::process::{Cell, LinkStep, Message, Watcher, sender};
 use crate::spawned::Request;
 
+/// So many messages at most are delivered at one go.
+const HELD: usize = 256;
+
 /// Routes the messages of one connection.
 pub(super) struct Incoming<'n> {
     node: &'n Arc<Inner>,
     connection: &'n Arc<Connection>,
-    /// Who got the last message: mostly it gets the next one, too.
+    /// Who gets the messages that are held.
     last: Option<Arc<Cell>>,
+    /// Under which name that was found, and at which count of changes.
+    name: Option<(Atom, u64)>,
+    /// Messages for `last`, delivered at one go.
+    held: Vec<Message>,
 }
 
 impl<'n> Incoming<'n> {
     pub(super) fn new(node: &'n Arc<Inner>, connection: &'n Arc<Connection>) -> Self {
-        Self { node, connection, last: None }
+        Self { node, connection, last: None, name: None, held: Vec::new() }
     }
 
-    /// Delivers a message. Gives the process whose mailbox is full now. An error is a payload that is
-    /// no term, and the end of the connection.
+    /// Delivers what is held. Gives the process if its mailbox is full now.
+    pub(super) fn flush(&mut self) -> Option<Arc<Cell>> {
+        let cell = self.last.as_ref().filter(|_| !self.held.is_empty())?;
+        cell.deliver(self.held.drain(..)).then(|| Arc::clone(cell))
+    }
+
+    /// Takes a message for a process, the same as the last one or not.
+    fn hold(&mut self, cell: Option<Arc<Cell>>, message: Message) -> Option<Arc<Cell>> {
+        let mut full = None;
+        if let Some(cell) = cell {
+            full = self.flush();
+            self.last = Some(cell);
+        }
+        self.held.push(message);
+        if self.held.len() >= HELD { full.or(self.flush()) } else { full }
+    }
+
+    /// Takes a message; messages to processes are held until [`Incoming::flush`], or until something
+    /// else comes. Gives the process whose mailbox is full now. An error is a payload that is no term,
+    /// and the end of the connection.
     pub(super) fn message(
         &mut self,
         message: link::Message,
     ) -> Result<Option<Arc<Cell>>, DecodeError> {
         let link::Message { control, payload, .. } = message;
+        match (control, payload) {
+            (Control::Send { from, to }, Some(body)) => {
+                let message = Message { from, body };
+                if self.last.as_ref().is_some_and(|last| last.pid == to) {
+                    return Ok(self.hold(None, message));
+                }
+                let Some(cell) = self.node.processes.get(&to) else { return Ok(None) };
+                self.name = None;
+                Ok(self.hold(Some(cell), message))
+            }
+            (Control::SendName { from, to }, Some(body)) => {
+                let message = Message { from: Some(from), body };
+                let changes = self.node.processes.changes();
+                if self.name.as_ref().is_some_and(|(name, at)| *at == changes && *name == to) {
+                    return Ok(self.hold(None, message));
+                }
+                let Some(cell) = self.node.processes.named(&to) else { return Ok(None) };
+                let full = self.hold(Some(cell), message);
+                self.name = Some((to, changes));
+                Ok(full)
+            }
+            (control, payload) => {
+                let before = self.flush();
+                self.signal(control, payload).map(|full| full.or(before))
+            }
+        }
+    }
+
+    /// What is not a message to a process.
+    fn signal(
+        &mut self,
+        control: Control,
+        payload: Option<Payload>,
+    ) -> Result<Option<Arc<Cell>>, DecodeError> {
         let (node, connection) = (self.node, self.connection);
         let via = Some(connection.id);
         let reason = |payload: Option<Payload>| payload.map_or(Ok(Term::nil()), |it| it.term());
         match control {
-            Control::Send { from, to } => {
-                let Some(cell) = self.process(&to) else { return Ok(None) };
-                let full = payload.is_some_and(|body| cell.deliver_message(Message { from, body }));
-                return Ok(full.then(|| Arc::clone(cell)));
-            }
-            Control::SendName { from, to } => {
-                let Some(cell) = node.processes.named(&to) else { return Ok(None) };
-                let from = Some(from);
-                let full = payload.is_some_and(|body| cell.deliver_message(Message { from, body }));
-                return Ok(full.then_some(cell));
-            }
             Control::SendAlias { from, to } => {
                 let Some(cell) = node.holder(&to) else { return Ok(None) };
                 let from = Some(from);
@@ -67,12 +115,15 @@ impl<'n> Incoming<'n> {
                 }
             }
             Control::Unlink { id, from, to } => {
-                if let Some(cell) = node.processes.get(&to) {
-                    cell.unlinked_by(&from);
-                }
                 // Not before a link that the process made itself, which may wait behind a message.
                 let order = sender(&to);
-                connection.signal(order, &Control::UnlinkAck { id, from: to, to: from });
+                let cell = node.processes.get(&to);
+                let ack = Control::UnlinkAck { id, from: to, to: from.clone() };
+                let tell = || connection.signal(order, &ack);
+                match cell {
+                    Some(cell) => cell.unlinked_by(&from, tell),
+                    None => tell(),
+                }
             }
             Control::UnlinkAck { id, from, to } => {
                 if let Some(cell) = node.processes.get(&to) {
@@ -136,14 +187,6 @@ impl<'n> Incoming<'n> {
         Ok(None)
     }
 
-    fn process(&mut self, to: &Pid) -> Option<&Arc<Cell>> {
-        if self.last.as_ref().is_none_or(|cell| cell.pid != *to || cell.ended.is_cancelled()) {
-            self.last = self.node.processes.get(to);
-        }
-        self.last.as_ref()
-    }
-
-    /// A link with a process that is not there breaks.
     fn no_process(&self, ended: Pid, linked: Pid) {
         let order = sender(&ended);
         let exit = Control::Exit { from: ended, to: linked };

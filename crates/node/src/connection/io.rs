@@ -13,6 +13,7 @@ use super::incoming::Incoming;
 use super::{Connection, lock, now};
 use crate::carrier::{ReadHalf, Stream, WriteHalf};
 use crate::node::Inner;
+use crate::process::Cell;
 
 /// A connection over which less than [`LITTLE`] bytes came for so long gives memory back.
 const IDLE: Duration = Duration::from_secs(10);
@@ -72,20 +73,9 @@ async fn read(
     let mut read_before = 0;
     loop {
         loop {
-            match receiver.event() {
+            let full = match receiver.event() {
                 Ok(Some(Event::Message(message))) => match incoming.message(message) {
-                    Ok(None) => {}
-                    Ok(Some(full)) => {
-                        // Its own fault, not the peer's: that one is not to be given up for it.
-                        let wait = full.drained.notified();
-                        if full.is_full() {
-                            tokio::select! {
-                                () = wait => {}
-                                () = alive_while_waiting(connection) => {}
-                                () = connection.closed() => return,
-                            }
-                        }
-                    }
+                    Ok(full) => full,
                     Err(violation) => {
                         return connection.close(&format!("it sent nonsense: {violation}"));
                     }
@@ -93,10 +83,21 @@ async fn read(
                 Ok(Some(Event::Tick)) => {
                     lock(&connection.ticks).received_tick(now());
                     connection.work.notify_one();
+                    None
                 }
                 Ok(None) => break,
-                Err(error) => return connection.close(&format!("it sent nonsense: {error}")),
+                Err(error) => {
+                    // What came before that was right.
+                    incoming.flush();
+                    return connection.close(&format!("it sent nonsense: {error}"));
+                }
+            };
+            if let Some(full) = full {
+                drained(&full, connection).await;
             }
+        }
+        if let Some(full) = incoming.flush() {
+            drained(&full, connection).await;
         }
         let mut space = receiver.space();
         tokio::select! {
@@ -127,6 +128,19 @@ fn broke(node: &Inner, connection: &Connection, seen: &str) {
     let why = carriers.find_map(|carrier| carrier.why_closed(connection.name()));
     let why = why.map(|why| why.to_string());
     connection.close(why.as_deref().unwrap_or(seen));
+}
+
+/// Waits until a mailbox is no longer full, or the connection is closed. That is the process's own
+/// fault, not the peer's: that one is not to be given up for it.
+async fn drained(full: &Cell, connection: &Connection) {
+    let wait = full.drained.notified();
+    if full.is_full() {
+        tokio::select! {
+            () = wait => {}
+            () = alive_while_waiting(connection) => {}
+            () = connection.closed() => {}
+        }
+    }
 }
 
 /// While nothing is read because a mailbox is full, silence is no sign of death.

@@ -1,7 +1,8 @@
 //! One process: its queue, its links, its monitors.
 //!
-//! All of it is under one lock, which is never held together with another process's or a
-//! connection's: a method says what is to be told to whom, and the caller tells it afterwards.
+//! All of it is under one lock, which is never held together with another process's: a method says
+//! what is to be told to whom, and the caller tells it afterwards. Only what is said of a link is
+//! put into the outbox of its connection under that lock, since its order is the link's state.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -340,8 +341,9 @@ impl Cell {
 
     // --- links ---
 
-    /// `link/1` here.
-    pub(crate) fn link(&self, to: &Pid, via: Via) -> LinkStep {
+    /// `link/1` here. If the other side is to be told, `tell` does so at once: what the peer says of
+    /// the link is looked at before or after both, not between.
+    pub(crate) fn link(&self, to: &Pid, via: Via, tell: impl FnOnce()) -> LinkStep {
         let mut state = self.state();
         if state.ended.is_some() {
             return LinkStep::Ended;
@@ -352,6 +354,7 @@ impl Cell {
             return LinkStep::Nothing;
         }
         *link = Link { via, active: true, unlinking: None };
+        tell();
         LinkStep::Tell
     }
 
@@ -368,26 +371,30 @@ impl Cell {
         LinkStep::Nothing
     }
 
-    /// `unlink/1` here; if there was a link, gives over what the other side is to be told, with this id.
-    pub(crate) fn unlink(&self, to: &Pid, id: u64) -> Option<Via> {
+    /// `unlink/1` here; if there was a link, `tell` says so to the other side, with this id, as
+    /// [`Cell::link`] does.
+    pub(crate) fn unlink(&self, to: &Pid, id: u64, tell: impl FnOnce(Via)) {
         let mut state = self.state();
-        let link = state.links.get_mut(to).filter(|link| link.active)?;
+        let Some(link) = state.links.get_mut(to).filter(|link| link.active) else { return };
         let via = link.via;
         if via.is_none() {
             state.links.remove(to);
-        } else {
-            link.active = false;
-            link.unlinking = Some(id);
+            // The other side is a process with a lock of its own.
+            drop(state);
+            return tell(via);
         }
-        Some(via)
+        link.active = false;
+        link.unlinking = Some(id);
+        tell(via);
     }
 
-    /// The other side unlinked.
-    pub(crate) fn unlinked_by(&self, from: &Pid) {
+    /// The other side unlinked, and `tell` says that this was seen, as [`Cell::link`] does.
+    pub(crate) fn unlinked_by(&self, from: &Pid, tell: impl FnOnce()) {
         let mut state = self.state();
         if state.links.get(from).is_some_and(|link| link.active) {
             state.links.remove(from);
         }
+        tell();
     }
 
     /// The other side has seen our unlink.

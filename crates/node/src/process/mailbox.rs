@@ -308,15 +308,16 @@ impl Inner {
         }
         let Ok(connection) = self.connect(to.node.name()).await else {
             // As if it had been there, and was lost.
-            cell.link(to, Some(0));
+            cell.link(to, Some(0), || {});
             return self.after(cell, cell.link_broke(to, term!(noconnection)));
         };
-        if cell.link(to, Some(connection.id)) != LinkStep::Tell {
+        let link = Control::Link { from: cell.pid.clone(), to: to.clone() };
+        let related = connection.relate(cell.pid.id);
+        let tell = || connection.signal(sender(&cell.pid), &link);
+        if cell.link(to, Some(connection.id), tell) != LinkStep::Tell {
             return;
         }
-        if connection.relate(cell.pid.id) {
-            let link = Control::Link { from: cell.pid.clone(), to: to.clone() };
-            connection.signal(sender(&cell.pid), &link);
+        if related {
             if let Some(reason) = cell.ended_with() {
                 // Its farewell may have gone before the link.
                 let exit = Control::Exit { from: cell.pid.clone(), to: to.clone() };
@@ -330,7 +331,7 @@ impl Inner {
     /// Links two processes of this node.
     fn link_here(&self, cell: &Arc<Cell>, to: &Pid) {
         let one_at_a_time = self.linking();
-        if cell.link(to, None) != LinkStep::Tell {
+        if cell.link(to, None, || {}) != LinkStep::Tell {
             return;
         }
         let other = self.processes.get(to);
@@ -347,13 +348,14 @@ impl Inner {
     fn unlink(&self, cell: &Arc<Cell>, to: &Pid) {
         let id = self.unlink_id();
         let _one_at_a_time = self.linking();
-        let Some(via) = cell.unlink(to, id) else { return };
-        if via.is_some() {
-            let unlink = Control::Unlink { id, from: cell.pid.clone(), to: to.clone() };
-            self.over(via, |connection| connection.signal(sender(&cell.pid), &unlink));
-        } else if let Some(other) = self.processes.get(to) {
-            other.unlinked_by(&cell.pid);
-        }
+        cell.unlink(to, id, |via| {
+            if via.is_some() {
+                let unlink = Control::Unlink { id, from: cell.pid.clone(), to: to.clone() };
+                self.over(via, |connection| connection.signal(sender(&cell.pid), &unlink));
+            } else if let Some(other) = self.processes.get(to) {
+                other.unlinked_by(&cell.pid, || {});
+            }
+        });
     }
 
     pub(crate) async fn monitor(self: &Arc<Self>, cell: &Arc<Cell>, of: To, reference: Reference) {

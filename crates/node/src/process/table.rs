@@ -1,6 +1,7 @@
 //! The processes of a node, by number and by name.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use meshx_etf::{Atom, Node, Pid};
@@ -17,6 +18,8 @@ pub(crate) struct Table {
     limit: usize,
     slots: RwLock<Slots>,
     names: RwLock<HashMap<Atom, Arc<Cell>>>,
+    /// Counts the changes of names.
+    changes: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -34,7 +37,13 @@ struct Slot {
 impl Table {
     /// `limit` is that of each mailbox, in bytes.
     pub(crate) fn new(node: Node, limit: usize) -> Self {
-        Self { node, limit, slots: RwLock::default(), names: RwLock::default() }
+        Self {
+            node,
+            limit,
+            slots: RwLock::default(),
+            names: RwLock::default(),
+            changes: AtomicU64::new(0),
+        }
     }
 
     /// A new process; `None` if there are [`PROCESSES`] already.
@@ -84,6 +93,11 @@ impl Table {
         read(&self.names).get(name).cloned()
     }
 
+    /// How often names have changed: as long as that is the same, so is who has which.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
     /// False if the name is taken, or the process has one or has ended.
     pub(crate) fn register(&self, name: &Atom, cell: &Arc<Cell>) -> bool {
         let mut names = write(&self.names);
@@ -91,6 +105,7 @@ impl Table {
             return false;
         }
         names.insert(name.clone(), Arc::clone(cell));
+        self.changes.fetch_add(1, Ordering::Release);
         true
     }
 
@@ -100,6 +115,7 @@ impl Table {
         let held = names.get(name).is_some_and(|cell| pid.is_none_or(|pid| cell.pid == *pid));
         if held && let Some(cell) = names.remove(name) {
             cell.drop_name();
+            self.changes.fetch_add(1, Ordering::Release);
         }
         held
     }

@@ -12,6 +12,7 @@ use super::{LARGE, Measured, Peer, SMALL, WORKLOADS, Workload, peer};
 /// Bytes that pass while a ping is measured.
 const CROWD: usize = 100 << 20;
 
+#[derive(Clone)]
 pub(super) struct Driver {
     node: Node,
     peer: String,
@@ -43,25 +44,32 @@ impl Driver {
 
     async fn once(&self, workload: &Workload, count: u32) -> Result<()> {
         match workload.name {
-            "oneway" => self.stream(SMALL, count).await,
-            "large" => self.stream(LARGE, count).await,
-            "rtt1" => ping(&mut self.node.mailbox()?, &self.peer, count).await.map(|_| ()),
-            _ => {
-                let tasks: Vec<_> = (0..64)
-                    .map(|_| {
-                        let (mailbox, peer) = (self.node.mailbox(), self.peer.clone());
-                        tokio::spawn(async move { ping(&mut mailbox?, &peer, count / 64).await })
-                    })
-                    .collect();
-                for task in tasks {
-                    task.await??;
-                }
-                Ok(())
-            }
+            "oneway" => self.clone().stream(SMALL, count).await,
+            "large" => self.clone().stream(LARGE, count).await,
+            "rtt1" => self.ping_by(1, count).await,
+            _ => self.ping_by(64, count).await,
         }
     }
 
-    async fn stream(&self, size: usize, count: u32) -> Result<()> {
+    /// So many processes at a time, as tasks of the runtime: programs run theirs so.
+    async fn ping_by(&self, processes: u32, count: u32) -> Result<()> {
+        let tasks: Vec<_> = (0..processes)
+            .map(|_| {
+                let (mailbox, peer) = (self.node.mailbox(), self.peer.clone());
+                tokio::spawn(async move { ping(&mut mailbox?, &peer, count / processes).await })
+            })
+            .collect();
+        for task in tasks {
+            task.await??;
+        }
+        Ok(())
+    }
+
+    async fn stream(self, size: usize, count: u32) -> Result<()> {
+        tokio::spawn(async move { self.send_all(size, count).await }).await?
+    }
+
+    async fn send_all(&self, size: usize, count: u32) -> Result<()> {
         let mut mailbox = self.node.mailbox()?;
         let sink = ("sink", self.peer.as_str());
         let message = Term::Binary(Binary::from(vec![1; size]));
@@ -77,6 +85,13 @@ impl Driver {
 
     /// The slowest of the round trips that are made while a large message passes, in milliseconds.
     pub(super) async fn ping_beside_large(self) -> Result<f64> {
+        let node = self.node.clone();
+        let slowest = tokio::spawn(async move { self.slowest_beside_large().await }).await??;
+        node.stop().await;
+        Ok(slowest.as_secs_f64() * 1e3)
+    }
+
+    async fn slowest_beside_large(&self) -> Result<Duration> {
         let mut mailbox = self.node.mailbox()?;
         ping(&mut mailbox, &self.peer, 1000).await?;
         let (crowd, peer) = (self.node.mailbox()?, self.peer.clone());
@@ -94,8 +109,7 @@ impl Driver {
             slowest = slowest.max(ping(&mut mailbox, &self.peer, 1).await?);
         }
         passing.await??;
-        self.node.stop().await;
-        Ok(slowest.as_secs_f64() * 1e3)
+        Ok(slowest)
     }
 }
 

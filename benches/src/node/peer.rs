@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::{Context, Result, bail};
 use meshx_node::carrier::{Epmd, Tcp};
-use meshx_node::etf::{Atom, Binary, Pid};
+use meshx_node::etf::{Atom, Binary, Pid, TermRef};
 use meshx_node::{Cookie, Mailbox, Message, Node, SendError, Signal};
 use tokio::runtime::Runtime;
 
@@ -27,7 +27,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         writeln!(out, "ready")?;
         out.flush()?;
         tokio::spawn(drain(sink));
-        answer(echo).await
+        // Not on this thread, which is none of the runtime's: each message would cross over to it.
+        tokio::spawn(answer(echo)).await?
     })
 }
 
@@ -44,6 +45,9 @@ pub(super) async fn start(name: &str, epmd_port: u16) -> Result<Node> {
 async fn drain(mut sink: Mailbox) {
     while let Some(signal) = sink.receive().await {
         let Signal::Message(Message { body, .. }) = signal else { continue };
+        if let Ok(TermRef::Binary(_)) = body.term_ref() {
+            continue;
+        }
         if let Ok((_, from)) = body.typed::<(Atom, Pid)>() {
             drop(sink.send(&from, &Atom::cut("flushed")).await);
         }

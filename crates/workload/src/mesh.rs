@@ -51,6 +51,9 @@ pub struct Mesh {
     client: Client,
     notify: Notify,
     admin: Answers,
+    replace: bool,
+    /// Somebody asked a service to make room.
+    asked: CancellationToken,
     services: Services,
 }
 
@@ -81,7 +84,8 @@ impl Mesh {
     /// The mesh of this control plane. Nothing is connected yet.
     pub fn new(client: Client) -> Self {
         let notify: Notify = Arc::new(|notice| tracing::info!("{notice}"));
-        Self { client, notify, admin: Answers::Nowhere, services: Arc::default() }
+        let (admin, asked) = (Answers::Nowhere, CancellationToken::new());
+        Self { client, notify, admin, replace: false, asked, services: Arc::default() }
     }
 
     /// Lines for a person go there, not to the log.
@@ -93,7 +97,8 @@ impl Mesh {
 
     /// Each service answers `meshx status`, `why`, `check` and `intentions deny` on a socket of this
     /// user, as programs under `meshx exec` do: in a private folder below `runtime_dir`
-    /// (`$XDG_RUNTIME_DIR`), or else below `/tmp`. Another process that replaces a service can do so.
+    /// (`$XDG_RUNTIME_DIR`), or else below `/tmp`. There, too, another process can ask a service to make
+    /// room for it ([`Mesh::asked_to_stop`]).
     #[must_use]
     pub fn answers_commands(mut self, runtime_dir: Option<PathBuf>) -> Self {
         self.admin = Answers::Under(runtime_dir);
@@ -108,6 +113,19 @@ impl Mesh {
     /// The mesh that Consul's own variables name (`CONSUL_HTTP_ADDR` and the rest).
     pub fn from_env() -> Result<Self, ConsulError> {
         Ok(Self::new(Client::new(Config::from_variables(|name| std::env::var(name).ok())?)?))
+    }
+
+    /// A service whose name is held by a live process of ours takes its place (`--replace`).
+    #[must_use]
+    pub fn replaces(mut self, replaces: bool) -> Self {
+        self.replace = replaces;
+        self
+    }
+
+    /// Waits until another process that takes a service's place has asked for it. The service leaves the
+    /// mesh by itself, and its connections have ten seconds to end; the program should end as well.
+    pub async fn asked_to_stop(&self) {
+        self.asked.cancelled().await;
     }
 
     fn member(&self, id: &ServiceId) -> Result<Arc<Member>, MeshError> {
@@ -132,6 +150,7 @@ impl Mesh {
             Answers::Nowhere => None,
             Answers::Under(dir) => Some(self.answer(&config.id, dir.as_deref())?),
         };
+        config.replace = self.replace;
         config.admin = admin.as_ref().map(|admin| admin.folder.admin_socket());
         let member = Member::join(&self.client, config, journal(Arc::clone(&self.notify))).await?;
         if listening::listens(local).await {
@@ -181,6 +200,7 @@ impl Mesh {
                 () = stop.cancelled() => {}
             }
             (mesh.notify)(Notice::Warning(format!("{id} leaves the mesh: it was asked to")));
+            mesh.asked.cancel();
             if let Err(error) = mesh.take_out(&id, DRAIN).await {
                 tracing::debug!(%error, "the registration is left to expire");
             }

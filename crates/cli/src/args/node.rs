@@ -37,6 +37,9 @@ pub(crate) struct Node {
     /// Connect to this node at the start; repeatable
     #[arg(long, value_name = "NAME@HOST")]
     pub(crate) connect: Vec<NodeName>,
+    /// End a live holder of the name in the mesh
+    #[arg(long, requires = "mesh")]
+    pub(crate) replace: bool,
     #[command(flatten)]
     pub(crate) way: Way,
 }

@@ -176,9 +176,11 @@ fn a_rust_node_leaves_the_mesh_when_it_is_asked_to() {
     other.await_said("node down", 1, SOON);
     let services = mesh.cli_ok(&["services", "list"]);
     assert!(services.contains(A) && !services.contains(B), "{services}");
-    // Another one takes the place of one that lives.
-    drop(other);
-    RustNode::start(&mesh, B, &[]);
+    // One takes the place of another that lives, and ends of it.
+    let mut other = other;
+    let _new = RustNode::start(&mesh, A, &["--replace"]);
+    assert_eq!(other.process.wait(SOON).code(), Some(0), "{}", other.process.stderr());
+    assert!(mesh.cli_ok(&["services", "list"]).contains(A));
 }
 
 /// Without a mesh, as stock nodes are.

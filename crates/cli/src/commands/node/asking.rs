@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use meshx_core::NodeName;
@@ -39,7 +40,7 @@ impl Asking {
             .visibility(Visibility::Hidden)
             .setup_time(ask.timeout);
         let builder = if ask.way.mesh {
-            over_mesh(builder, &ask.way.control_plane, output)?
+            builder.carrier(carrier::Mesh::new(mesh(&ask.way.control_plane, output)?))
         } else {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             builder.carrier(DialOnly(Tcp::new(address, epmd(ask.way.epmd_port)?)))
@@ -73,16 +74,11 @@ impl Asking {
     }
 }
 
-/// A builder with the mesh as its carrier.
-pub(super) fn over_mesh(
-    builder: Builder,
-    control_plane: &ControlPlane,
-    output: Output,
-) -> Result<Builder, Failure> {
-    let runtime_dir = variable("XDG_RUNTIME_DIR").map(std::path::PathBuf::from);
+/// The mesh that the flags name. Its services answer the command line.
+pub(super) fn mesh(control_plane: &ControlPlane, output: Output) -> Result<Mesh, Failure> {
+    let runtime_dir = variable("XDG_RUNTIME_DIR").map(PathBuf::from);
     let mesh = Mesh::new(client(control_plane)?).notify(output.notices());
-    let mesh = mesh.answers_commands(runtime_dir);
-    Ok(builder.carrier(carrier::Mesh::new(mesh)))
+    Ok(mesh.answers_commands(runtime_dir))
 }
 
 /// The port mapper of every host: at the port of the flag, or of the VM's own variable.

@@ -7,11 +7,13 @@ mod ping;
 mod processes;
 mod shell;
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 
 use meshx_core::Diagnostic as _;
-use meshx_node::carrier::{Static, Tcp};
+use meshx_node::carrier::{self, Static, Tcp};
 use meshx_node::{Node, NodeEvent, Visibility};
+use meshx_workload::Mesh;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
 
@@ -28,7 +30,13 @@ use crate::output::Output;
 pub(crate) async fn run(arguments: args::Node, output: Output) -> Result<u8, Failure> {
     let listen = |kind| signal(kind).map_err(|e| Failure::internal("listen for signals", &e));
     let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    let node = begin(&arguments, output).await?;
+    let mut hup = listen(SignalKind::hangup())?;
+    let mesh = match arguments.way.mesh {
+        true => Some(asking::mesh(&arguments.way.control_plane, output)?),
+        false => None,
+    };
+    let mesh = mesh.map(|mesh| mesh.replaces(arguments.replace));
+    let node = begin(&arguments, mesh.clone()).await?;
     tokio::spawn(tell(node.clone()));
     processes::start(&node).await?;
     announce(&node, &arguments, output);
@@ -37,9 +45,21 @@ pub(crate) async fn run(arguments: args::Node, output: Output) -> Result<u8, Fai
             output.line(&format!("meshx: {error} [{}]", error.code()));
         }
     }
+    let replaced = async {
+        match &mesh {
+            Some(mesh) => mesh.asked_to_stop().await,
+            None => std::future::pending().await,
+        }
+    };
+    let closed = async {
+        // A service manager means "reload" by it, and there is nothing to reload.
+        while hup.recv().await.is_some() && !std::io::stderr().is_terminal() {}
+    };
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
+        () = closed => {}
+        () = replaced => {}
     }
     tokio::select! {
         () = node.stop() => {}
@@ -54,7 +74,7 @@ pub(crate) async fn run(arguments: args::Node, output: Output) -> Result<u8, Fai
 pub(crate) async fn in_mesh(name: &str, output: Output) -> Result<Node, Failure> {
     let builder = Node::builder(name).cookie(cookie::cookie(None)?).visibility(Visibility::VISIBLE);
     let control_plane = ControlPlane { http_addr: variable("CONSUL_HTTP_ADDR"), token_file: None };
-    let builder = asking::over_mesh(builder, &control_plane, output)?;
+    let builder = builder.carrier(carrier::Mesh::new(asking::mesh(&control_plane, output)?));
     let node = asking::start(processes::functions(builder)).await?;
     processes::start(&node).await?;
     Ok(node)
@@ -66,15 +86,15 @@ pub(crate) fn has_cookie() -> bool {
 }
 
 /// Starts the node of these arguments.
-async fn begin(arguments: &args::Node, output: Output) -> Result<Node, Failure> {
+async fn begin(arguments: &args::Node, mesh: Option<Mesh>) -> Result<Node, Failure> {
     let way = &arguments.way;
     let visibility = if arguments.hidden { Visibility::Hidden } else { Visibility::VISIBLE };
     let builder = Node::builder(arguments.name.to_string())
         .cookie(cookie::cookie(way.cookie_file.as_deref())?)
         .visibility(visibility);
     let address = SocketAddr::new(arguments.listen, arguments.port);
-    let builder = if way.mesh {
-        asking::over_mesh(builder, &way.control_plane, output)?
+    let builder = if let Some(mesh) = mesh {
+        builder.carrier(carrier::Mesh::new(mesh))
     } else if arguments.no_epmd {
         builder.carrier(Tcp::new(address, Static::new()))
     } else {

@@ -151,9 +151,11 @@ impl Acceptor {
     }
 
     fn send_challenge(&mut self, peer: Peer, old: bool, out: &mut BytesMut) -> Result<(), Failure> {
+        // Without this a VM forgets that it asked for a name.
+        let named = peer.flags & Flags::NAME_ME;
         let challenge = Challenge {
             form: Form::New,
-            flags: self.local.flags,
+            flags: self.local.flags | named,
             challenge: self.challenge,
             creation: self.local.creation,
             name: self.local.name.clone(),

@@ -10,6 +10,7 @@ mod pubsub;
 mod rpc;
 mod rpc_out;
 mod servers;
+mod stock;
 
 use std::time::Duration;
 

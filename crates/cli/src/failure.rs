@@ -30,6 +30,8 @@ pub(crate) mod exit {
     pub(crate) const INTERNAL: u8 = 70;
     /// The program is not there.
     pub(crate) const NO_PROGRAM: u8 = 127;
+    /// A signal came before the answer.
+    pub(crate) const INTERRUPTED: u8 = 130;
     /// `exec`: we failed before the child started, and nothing above fits.
     pub(crate) const EXEC: u8 = 125;
 }

@@ -155,6 +155,14 @@ fn commands_ask_nodes(kind: ControlPlane) {
         assert_eq!(denied.code, 5, "{denied:?}");
         assert!(denied.stderr.contains("denied by") && denied.stderr.contains("meshx why"));
     }
+    // Interrupted, it leaves nothing behind.
+    let words = ["call", A, "timer:sleep(60000)", "--mesh", "--as", "late@myhost"];
+    let mut late = Process::start("meshx call", &mut mesh.command(&words));
+    let is_there = |name: &str| mesh.cli_ok(&["services", "list"]).contains(name);
+    late.until("it is registered", SOON, || is_there("late@myhost").then_some(()));
+    late.signal(Signal::INT);
+    assert_eq!(late.wait(SOON).code(), Some(130), "{}", late.stderr());
+    assert!(!is_there("late@myhost"));
     // A name that is in use is refused, and says by whom.
     let taken = mesh.cli(&["node", "--name", B, "--mesh"]);
     assert_eq!(taken.code, 7, "{taken:?}");
@@ -340,8 +348,12 @@ fn a_shell_opens_with_and_without_the_mesh() {
 #[test]
 fn the_demo_runs_rust_nodes() {
     let mesh = Mesh::agent();
-    for words in [&["demo", "--with", "node"][..], &["demo"]] {
+    let empty = mesh.home().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    // With a cookie, and for a user who never had one.
+    for (words, home) in [(&["demo", "--with", "node"][..], mesh.home()), (&["demo"], &empty)] {
         let mut command = mesh.command(words);
+        command.env("HOME", home);
         // Without `erl` on the path, this is what the demo runs by itself.
         command.env_remove("CONSUL_HTTP_ADDR").env("PATH", mesh.home());
         let mut demo = Process::start("meshx demo", &mut command);

@@ -3,12 +3,15 @@
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use meshx_core::NodeName;
 use meshx_node::carrier::{self, Carried, Carrier, Listen, Myself, Stream, Tcp};
 use meshx_node::{Builder, Node, Visibility};
 use meshx_workload::Mesh;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
 use super::cookie::cookie;
 use crate::args::{Ask, ControlPlane};
@@ -21,6 +24,8 @@ use crate::output::Output;
 pub(crate) struct Asking {
     pub(crate) node: Node,
     pub(crate) limit: Duration,
+    /// Told of each signal that ends a program.
+    interrupted: Arc<Notify>,
 }
 
 impl Asking {
@@ -45,8 +50,10 @@ impl Asking {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             builder.carrier(DialOnly(Tcp::new(address, epmd(ask.way.epmd_port)?)))
         };
+        // Before the node is anywhere: what it leaves behind, it takes back.
+        let interrupted = interruptions()?;
         let node = start(builder).await?;
-        Ok(Self { node, limit: ask.timeout })
+        Ok(Self { node, limit: ask.timeout, interrupted })
     }
 
     /// Connects to a node, within the limit.
@@ -58,13 +65,21 @@ impl Asking {
         }
     }
 
-    /// Runs what asks to its end, or to that of the limit; then the node is gone.
+    /// Runs what asks to its end, or until a signal; then the node is gone, from the mesh, too.
     pub(crate) async fn finish<T>(
         &self,
         asking: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
-        let done = asking.await;
-        self.node.stop().await;
+        let interrupted = || Failure::new(313, exit::INTERRUPTED, "interrupted");
+        let done = tokio::select! {
+            done = asking => done,
+            () = self.interrupted.notified() => Err(interrupted()),
+        };
+        tokio::select! {
+            () = self.node.stop() => {}
+            // A second signal does not wait.
+            () = self.interrupted.notified() => {}
+        }
         done
     }
 
@@ -72,6 +87,24 @@ impl Asking {
         let message = format!("{target} did not answer within {:?}", self.limit);
         Failure::new(212, exit::TIMED_OUT, message).hint("--timeout gives it more time")
     }
+}
+
+/// Tells of each SIGTERM and SIGINT from now on.
+fn interruptions() -> Result<Arc<Notify>, Failure> {
+    let listen = |kind| signal(kind).map_err(|e| Failure::internal("listen for signals", &e));
+    let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let told = Arc::new(Notify::new());
+    let tell = Arc::clone(&told);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            tell.notify_one();
+        }
+    });
+    Ok(told)
 }
 
 /// The mesh that the flags name. Its services answer the command line.

@@ -8,7 +8,7 @@ use meshx_dist::link::{Batch, Event, Limits, Message, Outbox, Receiver};
 use meshx_etf::Node;
 use meshx_etf::dist::Draft;
 
-const SMALL: usize = 200_000;
+const SMALL: usize = 60_000;
 
 /// The bytes of a peer, as a script: the first byte chooses what was negotiated (bits 0 and 1) and
 /// into how large pieces the bytes are cut; then a byte below 128 says how many bytes follow, another
@@ -25,7 +25,7 @@ pub fn link(data: &[u8]) {
     };
     let bytes = bytes_of(script);
     let whole = read(flags, &bytes, usize::MAX);
-    let pieces = read(flags, &bytes, 1 + 300 * usize::from(choice >> 2));
+    let pieces = read(flags, &bytes, 7 + 300 * usize::from(choice >> 2));
     let text = |(events, end): &(Vec<Event>, String)| format!("{events:?} {end}");
     assert_eq!(text(&whole), text(&pieces));
     for event in &whole.0 {
@@ -44,7 +44,9 @@ fn bytes_of(mut script: &[u8]) -> Vec<u8> {
             bytes.extend_from_slice(head);
             script = tail;
         } else {
-            bytes.resize(bytes.len() + usize::from(control - 128) * 512, b'a');
+            // Twice what a message may have is enough to say.
+            let len = bytes.len() + usize::from(control - 128) * 512;
+            bytes.resize(len.min(2 * SMALL).max(bytes.len()), b'a');
         }
     }
     bytes

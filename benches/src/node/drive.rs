@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use meshx_node::etf::{Atom, Binary, Term};
-use meshx_node::{Mailbox, Node, Signal};
+use meshx_node::{Mailbox, Node, Signal, To};
 
 use super::vm::{Field, full};
 use super::{LARGE, Measured, Peer, SMALL, WORKLOADS, Workload, peer};
@@ -71,12 +71,12 @@ impl Driver {
 
     async fn send_all(&self, size: usize, count: u32) -> Result<()> {
         let mut mailbox = self.node.mailbox()?;
-        let sink = ("sink", self.peer.as_str());
+        let sink = To::from(("sink", self.peer.as_str()));
         let message = Term::Binary(Binary::from(vec![1; size]));
         for _ in 0..count {
-            mailbox.send_term(sink, &message).await?;
+            mailbox.send_term(&sink, &message).await?;
         }
-        mailbox.send(sink, &(Atom::cut("flush"), mailbox.pid())).await?;
+        mailbox.send(&sink, &(Atom::cut("flush"), mailbox.pid())).await?;
         match mailbox.receive().await {
             Some(Signal::Message(_)) => Ok(()),
             other => bail!("not an answer: {other:?}"),
@@ -117,10 +117,11 @@ impl Driver {
 async fn ping(mailbox: &mut Mailbox, peer: &str, count: u32) -> Result<Duration> {
     let binary = Binary::from(vec![1; SMALL]);
     let message = Term::Tuple(vec![mailbox.pid().clone().into(), Term::Binary(binary)]);
+    let echo = To::from(("echo", peer));
     let mut slowest = Duration::ZERO;
     for _ in 0..count {
         let begun = Instant::now();
-        mailbox.send_term(("echo", peer), &message).await?;
+        mailbox.send_term(&echo, &message).await?;
         match mailbox.receive().await {
             Some(Signal::Message(_)) => slowest = slowest.max(begun.elapsed()),
             other => bail!("not an answer: {other:?}"),

@@ -1,14 +1,13 @@
 //! To whom a message goes, and what it says.
 
 use meshx_dist::Payload;
-use meshx_dist::control::Control;
+use meshx_dist::control::Recipient;
 use meshx_etf::dist::Draft;
 use meshx_etf::{Atom, Pid, Reference, Term, TypedError};
 use serde::Serialize;
 
 use crate::connection::{Connection, Unsent};
 use crate::error::{ConnectError, SendError};
-use crate::process::sender;
 
 /// To whom a message goes.
 ///
@@ -63,26 +62,22 @@ impl Connection {
         to: &To,
         content: &dyn Content,
     ) -> Result<(), SendError> {
-        let control = control(from, to);
-        self.send(sender(from), &control, |draft| content.write(draft))?;
+        self.send_to(from, recipient(to), false, |draft| content.write(draft))?;
         Ok(())
     }
 
     /// As [`Connection::deliver`], without having waited for room.
     pub(crate) fn post(&self, from: &Pid, to: &To, content: &dyn Content) -> Result<(), SendError> {
-        let control = control(from, to);
-        self.send_at_once(sender(from), &control, |draft| content.write(draft))?;
+        self.send_to(from, recipient(to), true, |draft| content.write(draft))?;
         Ok(())
     }
 }
 
-fn control(from: &Pid, to: &To) -> Control {
+fn recipient(to: &To) -> Recipient<'_> {
     match to {
-        To::Pid(to) => Control::Send { from: Some(from.clone()), to: to.clone() },
-        To::Name(to) | To::NameAt(to, _) => {
-            Control::SendName { from: from.clone(), to: to.clone() }
-        }
-        To::Alias(to) => Control::SendAlias { from: from.clone(), to: to.clone() },
+        To::Pid(to) => Recipient::Pid(to),
+        To::Name(to) | To::NameAt(to, _) => Recipient::Name(to),
+        To::Alias(to) => Recipient::Alias(to),
     }
 }
 

@@ -37,6 +37,30 @@ pub enum Destination {
     Alias(Reference),
 }
 
+/// To whom a message goes, borrowed: as [`Destination`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Recipient<'a> {
+    /// A process.
+    Pid(&'a Pid),
+    /// Whatever process has this name.
+    Name(&'a Atom),
+    /// The process that made this alias.
+    Alias(&'a Reference),
+}
+
+/// Writes the control message of a message into a draft, and ends it there; the payload follows. The
+/// same as [`Control::write`] of [`Control::Send`] and its kin, without making one of these.
+pub fn write_message(
+    from: &Pid,
+    to: Recipient<'_>,
+    flags: Flags,
+    draft: &mut Draft,
+) -> Result<(), EncodeError> {
+    write::message(from, to, flags, draft)?;
+    draft.end_control();
+    Ok(())
+}
+
 /// What a [`Control::SpawnReply`] says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Spawned {
@@ -159,16 +183,18 @@ pub enum Control {
         /// What came of it.
         result: Spawned,
     },
-    /// The link is no more ([`Flags::UNLINK_ID`]).
+    /// The link is no more.
     Unlink {
-        /// To be repeated in the answer; not 0.
+        /// To be repeated in the answer. 0 if the connection has no [`Flags::UNLINK_ID`], as with OTP
+        /// 23.2 and before: then there is no answer.
         id: u64,
         /// Who unlinks.
         from: Pid,
         /// From whom.
         to: Pid,
     },
-    /// The answer to [`Control::Unlink`], before anything else to that process.
+    /// The answer to [`Control::Unlink`], before anything else to that process; only with
+    /// [`Flags::UNLINK_ID`].
     UnlinkAck {
         /// As it came.
         id: u64,

@@ -1,9 +1,9 @@
 //! Control messages to bytes.
 
 use meshx_etf::dist::Draft;
-use meshx_etf::{Atom, EncodeError, Term};
+use meshx_etf::{Atom, EncodeError, Pid, Term};
 
-use super::{Control, Destination, Spawned, Target, op};
+use super::{Control, Destination, Recipient, Spawned, Target, op};
 use crate::handshake::Flags;
 
 pub(super) fn write(
@@ -45,32 +45,16 @@ fn fields(
             draft.pid(from);
             draft.pid(to);
         }
-        Control::Send { from: Some(from), to } if flags.contains(Flags::SEND_SENDER) => {
-            head(draft, op::SEND_SENDER, 3);
-            draft.pid(from);
-            draft.pid(to);
+        Control::Send { from: Some(from), to } => {
+            message(from, Recipient::Pid(to), flags, draft)?;
         }
-        Control::Send { to, .. } => {
+        Control::Send { from: None, to } => {
             head(draft, op::SEND, 3);
             unused(draft);
             draft.pid(to);
         }
-        Control::SendName { from, to } => {
-            head(draft, op::REG_SEND, 4);
-            draft.pid(from);
-            unused(draft);
-            draft.atom(to);
-        }
-        Control::SendAlias { from, to } => {
-            if flags.contains(Flags::ALTACT_SIG) {
-                head(draft, op::ALTACT_SIG_SEND, 4);
-                draft.integer(op::ALTACT_ALIAS);
-            } else {
-                head(draft, op::ALIAS_SEND, 3);
-            }
-            draft.pid(from);
-            draft.reference(to)?;
-        }
+        Control::SendName { from, to } => message(from, Recipient::Name(to), flags, draft)?,
+        Control::SendAlias { from, to } => message(from, Recipient::Alias(to), flags, draft)?,
         Control::GroupLeader { leader, to } => {
             head(draft, op::GROUP_LEADER, 3);
             draft.pid(leader);
@@ -137,6 +121,11 @@ fn fields(
                 Spawned::Error(reason) => draft.atom(reason),
             }
         }
+        Control::Unlink { from, to, .. } if !flags.contains(Flags::UNLINK_ID) => {
+            head(draft, op::UNLINK, 3);
+            draft.pid(from);
+            draft.pid(to);
+        }
         Control::Unlink { id, from, to } => {
             head(draft, op::UNLINK_ID, 4);
             draft.unsigned(*id)?;
@@ -153,6 +142,44 @@ fn fields(
     Ok(())
 }
 
+/// The control message of a message.
+pub(super) fn message(
+    from: &Pid,
+    to: Recipient<'_>,
+    flags: Flags,
+    draft: &mut Draft,
+) -> Result<(), EncodeError> {
+    match to {
+        Recipient::Pid(to) if flags.contains(Flags::SEND_SENDER) => {
+            head(draft, op::SEND_SENDER, 3);
+            draft.pid(from);
+            draft.pid(to);
+        }
+        Recipient::Pid(to) => {
+            head(draft, op::SEND, 3);
+            unused(draft);
+            draft.pid(to);
+        }
+        Recipient::Name(to) => {
+            head(draft, op::REG_SEND, 4);
+            draft.pid(from);
+            unused(draft);
+            draft.atom(to);
+        }
+        Recipient::Alias(to) => {
+            if flags.contains(Flags::ALTACT_SIG) {
+                head(draft, op::ALTACT_SIG_SEND, 4);
+                draft.integer(op::ALTACT_ALIAS);
+            } else {
+                head(draft, op::ALIAS_SEND, 3);
+            }
+            draft.pid(from);
+            draft.reference(to)?;
+        }
+    }
+    Ok(())
+}
+
 /// `len` counts the operation.
 fn head(draft: &mut Draft, operation: i64, len: u8) {
     draft.tuple(len);
@@ -161,7 +188,7 @@ fn head(draft: &mut Draft, operation: i64, len: u8) {
 
 /// What was the cookie once.
 fn unused(draft: &mut Draft) {
-    draft.atom(&Atom::cut(""));
+    draft.atom_named("");
 }
 
 fn target(draft: &mut Draft, target: &Target) {

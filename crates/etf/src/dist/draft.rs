@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::ser::Serialize;
 
-use super::PASS_THROUGH;
+use super::{PASS_THROUGH, REFERENCES};
 use crate::encode::{EncodeError, Encoder, Writer};
 use crate::typed::Serializer;
 use crate::{Atom, Binary, Pid, Reference, Term, TypedError, tag};
@@ -35,15 +35,20 @@ pub struct Draft {
     large: Vec<(usize, Binary)>,
     large_bytes: usize,
     control: usize,
+    wide: bool,
     form: Form,
     pub(super) refs: Refs,
 }
 
 /// The atoms of one message, numbered in the order of their first use.
+///
+/// A sender's messages mostly have the same atoms in the same order, so those of the message before
+/// are kept behind `len`: an atom that is found there need be neither hashed nor copied.
 #[derive(Debug, Default)]
 pub(crate) struct Refs {
     slots: Vec<u16>,
     atoms: Vec<Atom>,
+    len: usize,
 }
 
 impl Draft {
@@ -60,9 +65,9 @@ impl Draft {
         self.large.clear();
         self.large_bytes = 0;
         self.control = 0;
+        self.wide = false;
         self.form = form;
-        self.refs.slots.clear();
-        self.refs.atoms.clear();
+        self.refs.len = 0;
         if form == Form::PassThrough {
             self.bytes.extend_from_slice(&[PASS_THROUGH, tag::VERSION]);
         }
@@ -86,6 +91,11 @@ impl Draft {
     /// Writes an integer of the control message.
     pub fn unsigned(&mut self, value: u64) -> Result<(), EncodeError> {
         self.writer().big(&value.into())
+    }
+
+    /// Writes an atom of this text, cut after 255 characters, of the control message.
+    pub fn atom_named(&mut self, text: &str) {
+        self.writer().atom_named(text);
     }
 
     /// Writes an atom of the control message.
@@ -135,6 +145,12 @@ impl Draft {
         self.bytes.is_empty()
     }
 
+    /// Whether a pid, port or reference of it is one that only releases with `DFLAG_V4_NC` (OTP 24)
+    /// can read; others drop the connection.
+    pub fn is_wide(&self) -> bool {
+        self.wide
+    }
+
     /// How many bytes the control message has.
     pub fn control_len(&self) -> usize {
         self.control
@@ -174,7 +190,8 @@ impl Draft {
     fn writer(&mut self) -> Writer<'_> {
         let refs = (self.form == Form::Cached).then_some(&mut self.refs);
         let large = Some((&mut self.large, &mut self.large_bytes));
-        Writer { out: &mut self.bytes, form: Encoder::new(), refs, large }
+        let wide = Some(&mut self.wide);
+        Writer { out: &mut self.bytes, form: Encoder::new(), refs, large, wide }
     }
 }
 
@@ -185,23 +202,42 @@ impl Refs {
         if text.len() < WORTH_CACHING {
             return None;
         }
-        let slot = slot_of(text.as_bytes());
-        if let Some(at) = self.slots.iter().position(|&held| held == slot) {
-            let same = self.atoms.get(at)?.as_str() == text;
-            return same.then(|| u8::try_from(at).ok()).flatten();
+        let same = |atom: Option<&Atom>| atom.is_some_and(|atom| atom.as_str() == text);
+        // As in the message before. All slots that are held differ.
+        if same(self.atoms.get(self.len)) {
+            return self.next();
         }
-        let number = u8::try_from(self.slots.len()).ok().filter(|&number| number < 255)?;
+        let slot = slot_of(text.as_bytes());
+        if let Some(at) = self.used().iter().position(|&held| held == slot) {
+            return same(self.atoms.get(at)).then(|| u8::try_from(at).ok()).flatten();
+        }
+        if self.len >= REFERENCES {
+            return None;
+        }
+        self.slots.truncate(self.len);
+        self.atoms.truncate(self.len);
         self.slots.push(slot);
         self.atoms.push(Atom::cut(text));
+        self.next()
+    }
+
+    fn next(&mut self) -> Option<u8> {
+        let number =
+            u8::try_from(self.len).ok().filter(|&number| usize::from(number) < REFERENCES)?;
+        self.len = self.len.saturating_add(1);
         Some(number)
     }
 
+    fn used(&self) -> &[u16] {
+        self.slots.get(..self.len).unwrap_or_default()
+    }
+
     pub(super) fn len(&self) -> u8 {
-        u8::try_from(self.slots.len()).unwrap_or(u8::MAX)
+        u8::try_from(self.len).unwrap_or(u8::MAX)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u16, &Atom)> {
-        self.slots.iter().copied().zip(&self.atoms)
+        self.used().iter().copied().zip(&self.atoms)
     }
 }
 

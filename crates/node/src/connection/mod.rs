@@ -13,17 +13,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Buf;
-use meshx_dist::control::Control;
+use meshx_dist::control::{Control, Recipient, write_message};
 use meshx_dist::handshake::Flags;
 use meshx_dist::link::{Batch, Outbox, Ticks, Ticktime};
 use meshx_etf::dist::Draft;
-use meshx_etf::{Atom, Node as NodeId, Reference, Term, TypedError};
+use meshx_etf::{Atom, Node as NodeId, Pid, Reference, Term, TypedError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use io::start;
 pub(crate) use peers::{Answering, Peers};
 pub(crate) use setup::{accept, dial};
+
+use crate::process::sender;
 
 /// So much may wait to be written before senders must wait; the same as `+zdbbl` of a VM.
 pub(crate) const BUSY: usize = 1 << 20;
@@ -145,16 +147,17 @@ impl Connection {
         })
     }
 
-    /// As [`Connection::send`], of a message that did not wait for room. A peer that asks for more such
-    /// and takes nothing is given up.
-    pub(crate) fn send_at_once(
+    /// Sends a message, encoded by `payload`. One that did not wait for room is `urgent`: a peer that
+    /// asks for more such and takes nothing is given up.
+    pub(crate) fn send_to(
         &self,
-        sender: u64,
-        control: &Control,
+        from: &Pid,
+        to: Recipient<'_>,
+        urgent: bool,
         payload: impl FnOnce(&mut Draft) -> Result<(), TypedError>,
     ) -> Result<(), Unsent> {
-        self.push(sender, true, |draft| {
-            control.write(self.flags, None, draft)?;
+        self.push(sender(from), urgent, |draft| {
+            write_message(from, to, self.flags, draft)?;
             payload(draft)
         })
     }

@@ -102,7 +102,7 @@ impl Encoder {
     }
 
     pub(crate) fn writer(self, out: &mut Vec<u8>) -> Writer<'_> {
-        Writer { out, form: self, refs: None, large: None }
+        Writer { out, form: self, refs: None, large: None, wide: None }
     }
 }
 
@@ -129,6 +129,8 @@ pub(crate) struct Writer<'o> {
     pub(crate) refs: Option<&'o mut Refs>,
     /// Where large binaries go that are not copied, each with its place in `out`.
     pub(crate) large: Option<(&'o mut Vec<(usize, Binary)>, &'o mut usize)>,
+    /// Set by an identifier that needs `DFLAG_V4_NC`.
+    pub(crate) wide: Option<&'o mut bool>,
 }
 
 impl Writer<'_> {
@@ -387,6 +389,7 @@ impl Writer<'_> {
     }
 
     pub(crate) fn pid(&mut self, pid: &Pid) {
+        self.widen(!pid.is_narrow());
         self.out.push(tag::NEW_PID);
         self.atom(pid.node.name());
         for word in [pid.id, pid.serial, pid.node.creation()] {
@@ -395,6 +398,7 @@ impl Writer<'_> {
     }
 
     pub(crate) fn port(&mut self, port: &Port) {
+        self.widen(!port.is_narrow());
         match u32::try_from(port.id) {
             Ok(id) if id < 1 << 28 => {
                 self.out.push(tag::NEW_PORT);
@@ -412,6 +416,7 @@ impl Writer<'_> {
 
     pub(crate) fn reference(&mut self, reference: &Reference) -> Result<(), EncodeError> {
         let len = u16::try_from(reference.words().len()).map_err(|_| EncodeError::TooLarge)?;
+        self.widen(!reference.is_narrow());
         self.out.push(tag::NEWER_REFERENCE);
         self.out.extend_from_slice(&len.to_be_bytes());
         self.atom(reference.node().name());
@@ -420,6 +425,12 @@ impl Writer<'_> {
             self.out.extend_from_slice(&word.to_be_bytes());
         }
         Ok(())
+    }
+
+    pub(crate) fn widen(&mut self, wide: bool) {
+        if wide && let Some(seen) = &mut self.wide {
+            **seen = true;
+        }
     }
 
     fn export(&mut self, export: &Export) {

@@ -56,7 +56,28 @@ impl Node {
     }
 }
 
+impl Pid {
+    /// Whether every release can read it: numbers of 15 and 13 bits (`erl_ext_dist`, `NEW_PID_EXT`;
+    /// more only with `DFLAG_V4_NC`).
+    pub fn is_narrow(&self) -> bool {
+        self.id < 1 << 15 && self.serial < 1 << 13
+    }
+}
+
+impl Port {
+    /// Whether every release can read it: a number of 28 bits (`erl_ext_dist`, `NEW_PORT_EXT`).
+    pub fn is_narrow(&self) -> bool {
+        self.id < 1 << 28
+    }
+}
+
 impl Reference {
+    /// Whether every release can read it: three words at most, of the first 18 bits
+    /// (`erl_ext_dist`, `NEWER_REFERENCE_EXT`).
+    pub fn is_narrow(&self) -> bool {
+        self.len <= 3 && self.words().first().is_none_or(|&word| word < 1 << 18)
+    }
+
     /// The most words of a reference: 3 of an ordinary one, 5 of an alias since OTP 27.
     pub const MAX: usize = 5;
 

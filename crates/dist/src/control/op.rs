@@ -3,6 +3,7 @@
 pub(super) const LINK: i64 = 1;
 pub(super) const SEND: i64 = 2;
 pub(super) const EXIT: i64 = 3;
+pub(super) const UNLINK: i64 = 4;
 pub(super) const REG_SEND: i64 = 6;
 pub(super) const GROUP_LEADER: i64 = 7;
 pub(super) const EXIT2: i64 = 8;

@@ -7,6 +7,7 @@ use meshx_etf::{
 };
 
 use super::{Control, Destination, Spawned, Target, op};
+use crate::handshake::Flags;
 use crate::payload::decoder;
 
 /// A control message that was read.
@@ -157,11 +158,14 @@ impl Operands<'_, '_> {
 
 impl Control {
     /// Reads the control message at the beginning of `body`, which has no version byte; `atoms` are
-    /// those of the header before it. Trace tokens are read over.
+    /// those of the header before it. Trace tokens are read over. Of the negotiated `flags`,
+    /// [`Flags::UNLINK_ID`] decides which operations of links there are; for the others it is enough
+    /// what they are made of.
     pub fn read<'a>(
         body: &'a [u8],
         atoms: &'a Arc<[Atom]>,
         nodes: &mut Nodes,
+        flags: Flags,
     ) -> Result<Read<'a>, ReadError> {
         let mut reader = decoder(atoms).reader(body)?;
         let elements = reader.tuple()?;
@@ -170,6 +174,7 @@ impl Control {
         let mut operands = Operands { reader, nodes, operation };
         let with = &mut operands;
         let (mut inside, mut priority) = (None, false);
+        let acknowledged = flags.contains(Flags::UNLINK_ID);
         let control = match (operation, elements) {
             (op::LINK, 3) => Control::Link { from: with.sender()?, to: with.pid()? },
             (op::SEND, 3) | (op::SEND_TT, 4) => {
@@ -257,10 +262,13 @@ impl Control {
                 let (linked, monitored) = (flags & 1 != 0, flags & 2 != 0);
                 Control::SpawnReply { reference, to, linked, monitored, result }
             }
-            (op::UNLINK_ID, 4) => {
+            (op::UNLINK, 3) if !acknowledged => {
+                Control::Unlink { id: 0, from: with.sender()?, to: with.pid()? }
+            }
+            (op::UNLINK_ID, 4) if acknowledged => {
                 Control::Unlink { id: with.id()?, from: with.sender()?, to: with.pid()? }
             }
-            (op::UNLINK_ID_ACK, 4) => {
+            (op::UNLINK_ID_ACK, 4) if acknowledged => {
                 Control::UnlinkAck { id: with.id()?, from: with.sender()?, to: with.pid()? }
             }
             (op::ALTACT_SIG_SEND, 4..) => {

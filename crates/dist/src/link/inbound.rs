@@ -66,6 +66,7 @@ pub struct Receiver {
     cache: InCache,
     nodes: Nodes,
     limits: Limits,
+    flags: Flags,
     form: Form,
     fragments: bool,
     incomplete: HashMap<u64, Incomplete>,
@@ -110,6 +111,7 @@ impl Receiver {
             cache: InCache::new(),
             nodes: Nodes::new(own, peer),
             limits,
+            flags,
             form: form(flags),
             fragments: flags.contains(Flags::FRAGMENTS),
             incomplete: HashMap::new(),
@@ -321,7 +323,7 @@ impl Receiver {
     fn read(&mut self, whole: Whole) -> Result<Option<Event>, LinkError> {
         let Whole { mut bytes, atoms } = whole;
         let Read { control, payload, inside, priority } =
-            Control::read(&bytes, &atoms, &mut self.nodes)?;
+            Control::read(&bytes, &atoms, &mut self.nodes, self.flags)?;
         if !control.has_payload() {
             return Ok(Some(Event::Message(Message { control, payload: None, priority })));
         }

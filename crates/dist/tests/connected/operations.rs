@@ -1,10 +1,15 @@
 //! Every operation of the table (`erl_dist_protocol`, "Protocol between Connected Nodes"; 37 from
 //! OTP 28's `dist.h`), from terms that were written by hand.
 
-use meshx_dist::control::{Control, Destination, Spawned, Target};
+use meshx_dist::control::{Control, Destination, ReadError, Spawned, Target};
+use meshx_dist::handshake::Flags;
+use meshx_dist::link::{LinkError, Outbox};
+use meshx_etf::dist::Draft;
 use meshx_etf::{Pid, Reference, Term, term};
 
-use crate::common::{Seen, own, pass_through, peer, pid, read, reference};
+use crate::common::{
+    Seen, drain, feed, forms, own, pass_through, peer, pid, read, receiver, reference,
+};
 
 fn from() -> Pid {
     pid(peer(), 9)
@@ -54,6 +59,41 @@ fn links() {
         alone(&term!({35, (number.clone()), (from()), (to())}), &unlink);
         let ack = Control::UnlinkAck { id, from: from(), to: to() };
         alone(&term!({36, (number), (from()), (to())}), &ack);
+    }
+}
+
+/// The link protocol before OTP 23.3: operation 4 in place of 35 and 36, and the other way round.
+#[test]
+fn unlinks_without_an_answer() {
+    let old = forms()[2].without(Flags::UNLINK_ID);
+    let unlink = term!({4, (from()), (to())});
+    let unlinked = Control::Unlink { id: 0, from: from(), to: to() };
+    let seen = |flags, term: &Term| {
+        feed(&mut receiver(flags), &pass_through(term, None), usize::MAX).map_err(|error| {
+            let LinkError::Control(error) = error else { panic!("{error}") };
+            error
+        })
+    };
+    let message = Seen::Message { control: unlinked, payload: None, priority: false };
+    assert_eq!(seen(old, &unlink), Ok(vec![message]));
+    let unknown = |operation, elements| Err(ReadError::Operation { operation, elements });
+    assert_eq!(seen(forms()[2], &unlink), unknown(4, 3));
+    for operation in [35, 36] {
+        let term = term!({(operation), 7, (from()), (to())});
+        assert_eq!(seen(old, &term), unknown(operation, 4));
+    }
+    let foreign = term!({4, (to()), (from())});
+    assert!(matches!(seen(old, &foreign), Err(ReadError::Foreign { operation: 4, .. })));
+
+    for (flags, expected) in
+        [(old, unlink), (old | Flags::UNLINK_ID, term!({35, 7, (from()), (to())}))]
+    {
+        let mut outbox = Outbox::new(flags);
+        let control = Control::Unlink { id: 7, from: from(), to: to() };
+        let mut sent = Draft::new(outbox.form());
+        assert!(!control.write(flags, None, &mut sent).unwrap());
+        outbox.push(1, &mut sent);
+        assert_eq!(drain(&mut outbox), pass_through(&expected, None));
     }
 }
 

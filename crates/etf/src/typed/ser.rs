@@ -3,7 +3,7 @@
 use serde::ser::{self, Serialize};
 
 use super::TypedError;
-use super::types::{ATOM, RAW};
+use super::types::{ATOM, RAW, WIDE};
 use crate::encode::{EncodeError, Writer};
 use crate::{BigInt, tag};
 
@@ -156,7 +156,10 @@ impl<'s, 'o> ser::Serializer for Serializer<'s, 'o> {
         value: &T,
     ) -> Result {
         match name {
-            ATOM | RAW => value.serialize(Special { writer: self.writer }),
+            ATOM | RAW | WIDE => {
+                self.writer.widen(name == WIDE);
+                value.serialize(Special { writer: self.writer })
+            }
             _ => value.serialize(self),
         }
     }

@@ -15,6 +15,9 @@ pub(super) const ATOM: &str = "$meshx_etf::Atom";
 /// A newtype of this name is bytes that are an encoded term, without a version byte.
 pub(super) const RAW: &str = "$meshx_etf::Raw";
 
+/// As [`RAW`], with identifiers that not every release can read.
+pub(super) const WIDE: &str = "$meshx_etf::Wide";
+
 /// `#[serde(with = "meshx_etf::undefined")]`: `None` is written as `undefined`, as most of Erlang
 /// wants it, and not as `nil`.
 ///
@@ -187,9 +190,12 @@ impl<'de> Deserialize<'de> for Binary {
 
 impl Serialize for Term {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut bytes = Vec::new();
-        Encoder::new().bare(self, &mut bytes).map_err(serde::ser::Error::custom)?;
-        serializer.serialize_newtype_struct(RAW, &Raw(&bytes))
+        let (mut bytes, mut wide) = (Vec::new(), false);
+        let mut writer = Encoder::new().writer(&mut bytes);
+        writer.wide = Some(&mut wide);
+        writer.term(self).map_err(serde::ser::Error::custom)?;
+        let name = if wide { WIDE } else { RAW };
+        serializer.serialize_newtype_struct(name, &Raw(&bytes))
     }
 }
 

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use meshx_etf::dist::{Draft, Form, Frame, FrameError, InCache, OutCache};
-use meshx_etf::{Atom, Decoder, Term, term};
+use meshx_etf::{Atom, Decoder, Node, Pid, Port, Reference, Term, term};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -158,4 +158,40 @@ fn refuses_what_is_no_frame() {
     assert_eq!(parse(&[131, 68, 1, 0x18, 0, 1, 0]), Err(FrameError::Truncated));
     assert_eq!(parse(&[&[131, 69][..], &[0; 17]].concat()), Err(FrameError::Zero));
     assert_eq!(parse(&[112, 131, 106]), Ok(()));
+}
+
+/// Pids of 15 and 13 bits, ports of 28, references of three words, the first of 18 bits: more needs
+/// `DFLAG_V4_NC`, wherever in the message it stands.
+#[test]
+fn what_old_releases_cannot_read_is_known() {
+    let node = || Node::new("a@b".parse().unwrap(), 7);
+    let pid = |id, serial| Term::from(Pid { node: node(), id, serial });
+    let port = |id| Term::Port(Port { node: node(), id });
+    let reference = |words: &[u32]| Term::from(Reference::new(node(), words).unwrap());
+    let cases = [
+        (pid(32_767, 8_191), pid(32_768, 0)),
+        (pid(1, 8_191), pid(1, 8_192)),
+        (port((1 << 28) - 1), port(1 << 28)),
+        (reference(&[0x3_ffff, u32::MAX, u32::MAX]), reference(&[0x4_0000, 0, 0])),
+        (reference(&[1]), reference(&[1, 2, 3, 4])),
+    ];
+    for form in [Form::Cached, Form::Plain, Form::PassThrough] {
+        for (narrow, wide) in &cases {
+            for (term, expected) in [(narrow, false), (wide, true)] {
+                let payload = term!([hello, { (term.clone()) }]);
+                let mut draft = Draft::new(form);
+                draft.payload(&payload).unwrap();
+                assert_eq!(draft.is_wide(), expected, "{payload}");
+                draft.clear(form);
+                assert!(!draft.is_wide());
+                draft.payload_typed(&(1, vec![term])).unwrap();
+                assert_eq!(draft.is_wide(), expected, "{payload}, typed");
+                if let Term::Pid(pid) = term {
+                    draft.clear(form);
+                    draft.pid(pid);
+                    assert_eq!(draft.is_wide(), expected, "{payload}, in a control message");
+                }
+            }
+        }
+    }
 }

@@ -70,6 +70,17 @@ impl Payload {
         Self::new(self.bytes.slice(from.min(self.bytes.len())..), Arc::clone(&self.atoms))
     }
 
+    /// The same, not held inside of the buffer that it was read into, which is larger than a small
+    /// payload and lives as long as it: for payloads that wait long.
+    #[must_use]
+    pub fn compact(self) -> Self {
+        const SMALL: usize = 16 * 1024;
+        if self.bytes.len() > SMALL {
+            return self;
+        }
+        Self::new(Bytes::copy_from_slice(&self.bytes), self.atoms)
+    }
+
     /// Its encoded bytes, without version byte; atoms may be numbers of [`Payload::atoms`].
     pub fn bytes(&self) -> &Bytes {
         &self.bytes

@@ -19,6 +19,10 @@ use super::signal::{Down, Message, Signal};
 /// Others may link so many of their processes to one.
 const LINKS: usize = 1 << 20;
 
+/// A process with so many signals waiting is behind: from here on messages do not keep the buffers
+/// that they were read into.
+const LAGGING: usize = 1024;
+
 /// Which connection a relation goes over; `None`: both processes are of this node.
 pub(crate) type Via = Option<u64>;
 
@@ -177,7 +181,7 @@ impl Cell {
         self.deliver([message])
     }
 
-    fn place(&self, state: &mut State, message: Message) {
+    fn place(&self, state: &mut State, mut message: Message) {
         if !state.callers.is_empty()
             && let Some((reference, reply)) = super::reply::of_call(&message.body)
             && let Some(caller) = state.callers.remove(&reference)
@@ -190,6 +194,9 @@ impl Cell {
             // A caller that gave up meanwhile is none.
             drop(caller.send(Reply::Message(reply)));
         } else if !state.only_answers && !self.is_late(state, &message.body) {
+            if state.queue.len() > LAGGING {
+                message.body = message.body.compact();
+            }
             state.push(Signal::Message(message), self.limit);
         }
     }

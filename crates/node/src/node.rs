@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::builder::{Builder, Config};
 use crate::connection::{Answering, Connection, Peers, dial};
 use crate::error::ConnectError;
+use crate::keep::{Kept, keep};
 use crate::process::{Cell, Mailbox, Table, Via};
 use crate::spawned::Functions;
 use crate::to::To;
@@ -125,7 +126,19 @@ impl Node {
         if name == *self.name() {
             return Ok(());
         }
-        self.inner.connect(&name).await.map(|_| ())
+        dial(&self.inner, &name).await.map(|_| ())
+    }
+
+    /// Connects to a node, and again whenever the connection is lost, this node's own
+    /// [`Node::disconnect`] included, until what is returned is dropped or this node stops.
+    ///
+    /// The first attempt begins at once; after a loss or a failure the next one follows within 0.2 s,
+    /// then later and later, at most 3 s, each at random between half of that and all. An error only if
+    /// that is no node name.
+    pub fn keep(&self, node: &str) -> Result<Kept, ConnectError> {
+        let name = || ConnectError::Name(node.to_owned());
+        meshx_dist::name::split(node).map_err(|_| name())?;
+        Ok(keep(&self.inner, Atom::new(node).map_err(|_| name())?))
     }
 
     /// Ends the connection to a node; false if there is none.
@@ -227,13 +240,15 @@ impl Inner {
         }
     }
 
+    /// The connection over which something is to be sent.
     pub(crate) async fn connect(
         self: &Arc<Self>,
         node: &Atom,
     ) -> Result<Arc<Connection>, ConnectError> {
         match self.peers.up_to(node) {
             Some(connection) => Ok(connection),
-            None => dial(self, node).await,
+            None if self.config.auto_connect => dial(self, node).await,
+            None => Err(ConnectError::NotConnected(node.clone())),
         }
     }
 
@@ -327,13 +342,7 @@ impl Inner {
 
     /// The node where that is, if it is another one.
     pub(crate) fn elsewhere(&self, to: &To) -> Option<Atom> {
-        let node = match to {
-            To::Pid(pid) => pid.node.name(),
-            To::Name(_) => return None,
-            To::NameAt(_, node) => node,
-            To::Alias(alias) => alias.node().name(),
-        };
-        (node != self.id.name()).then(|| node.clone())
+        to.node().filter(|node| *node != self.id.name()).cloned()
     }
 
     /// Does something with a connection, if it is still there.

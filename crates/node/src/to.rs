@@ -26,6 +26,18 @@ pub enum To {
     Alias(Reference),
 }
 
+impl To {
+    /// The node of it, if it says one.
+    pub(crate) fn node(&self) -> Option<&Atom> {
+        match self {
+            Self::Pid(pid) => Some(pid.node.name()),
+            Self::Name(_) => None,
+            Self::NameAt(_, node) => Some(node),
+            Self::Alias(alias) => Some(alias.node().name()),
+        }
+    }
+}
+
 /// Something that can be a message.
 pub(crate) trait Content {
     fn write(&self, draft: &mut Draft) -> Result<(), TypedError>;
@@ -86,6 +98,7 @@ impl From<Unsent> for SendError {
         match unsent {
             Unsent::Closed { node, reason } => Self::Connect(ConnectError::Lost { node, reason }),
             Unsent::Encode(error) => Self::Encode(error),
+            Unsent::Incapable { node, lacks } => Self::Incapable { node, lacks },
         }
     }
 }

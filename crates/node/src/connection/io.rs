@@ -18,6 +18,8 @@ use crate::process::Cell;
 /// A connection over which less than [`LITTLE`] bytes came for so long gives memory back.
 const IDLE: Duration = Duration::from_secs(10);
 const LITTLE: u64 = 4096;
+/// After so many messages the reader lets others run.
+const MANY: u32 = 32;
 /// How long a peer may take for the last of the handshake, and for the end of its stream.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -71,8 +73,10 @@ async fn read(
     let mut closed = pin!(connection.closed());
     let mut idle = pin!(tokio::time::sleep(IDLE));
     let mut read_before = 0;
+    let mut messages = 0;
     loop {
         loop {
+            messages += 1;
             let full = match receiver.event() {
                 Ok(Some(Event::Message(message))) => match incoming.message(message) {
                     Ok(full) => full,
@@ -98,6 +102,11 @@ async fn read(
         }
         if let Some(full) = incoming.flush() {
             drained(&full, connection).await;
+        }
+        if messages > MANY {
+            messages = 0;
+            // Who got them reads them while they are at hand, and is not run after.
+            tokio::task::yield_now().await;
         }
         let mut space = receiver.space();
         tokio::select! {

@@ -8,7 +8,7 @@ mod setup;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -25,13 +25,16 @@ pub(crate) use io::start;
 pub(crate) use peers::{Answering, Peers};
 pub(crate) use setup::{accept, dial};
 
-use crate::process::sender;
+use crate::process::{LinkProtocol, Table, sender};
 
 /// So much may wait to be written before senders must wait; the same as `+zdbbl` of a VM.
 pub(crate) const BUSY: usize = 1 << 20;
 /// So much of what cannot wait (exits, replies, links) may gather beyond what is written meanwhile; a
 /// peer that takes nothing for so long is given up.
 const HOPELESS: usize = 64 << 20;
+
+/// So few processes with relations are not worth looking through for those that have ended.
+const CROWDED: usize = 256;
 
 /// A peer may have so many monitors on processes here.
 const MONITORS: usize = 1 << 20;
@@ -52,6 +55,8 @@ pub(crate) struct Connection {
     /// There is room again for who waited.
     room: Notify,
     closing: CancellationToken,
+    /// The same, to be asked for each message.
+    is_closing: AtomicBool,
     why: Mutex<Option<String>>,
     relations: Mutex<Relations>,
     ticks: Mutex<Ticks>,
@@ -73,9 +78,24 @@ struct Out {
 #[derive(Debug, Default)]
 struct Relations {
     closed: bool,
+    /// By their numbers; some of them have ended.
     processes: HashSet<u32>,
+    /// At this length those that have ended are taken out.
+    crowded: usize,
     /// Monitors of the peer on processes here.
     monitors: HashMap<Reference, u32>,
+}
+
+impl Relations {
+    fn add(&mut self, process: u32, all: &Table) {
+        if self.closed || !self.processes.insert(process) {
+            return;
+        }
+        if self.processes.len() > self.crowded.max(CROWDED) {
+            self.processes.retain(|&process| all.numbered(process).is_some());
+            self.crowded = self.processes.len().saturating_mul(2);
+        }
+    }
 }
 
 /// Why a message did not get onto a connection.
@@ -83,6 +103,7 @@ struct Relations {
 pub(crate) enum Unsent {
     Closed { node: Atom, reason: String },
     Encode(TypedError),
+    Incapable { node: Atom, lacks: Flags },
 }
 
 thread_local! {
@@ -113,6 +134,7 @@ impl Connection {
             work: Notify::new(),
             room: Notify::new(),
             closing: CancellationToken::new(),
+            is_closing: AtomicBool::new(false),
             why: Mutex::default(),
             relations: Mutex::default(),
             ticks: Mutex::new(Ticks::new(ticktime, now())),
@@ -156,6 +178,10 @@ impl Connection {
         urgent: bool,
         payload: impl FnOnce(&mut Draft) -> Result<(), TypedError>,
     ) -> Result<(), Unsent> {
+        // Either is enough: what carries messages to aliases is another thing since OTP 28.
+        if matches!(to, Recipient::Alias(_)) && !self.takes_aliases() {
+            return Err(self.incapable(Flags::ALIAS));
+        }
         self.push(sender(from), urgent, |draft| {
             write_message(from, to, self.flags, draft)?;
             payload(draft)
@@ -171,14 +197,21 @@ impl Connection {
         self.check(pushed);
     }
 
-    /// Sends a signal with a reason.
+    /// Sends a signal with a reason. If the peer cannot read the reason, it gets `unreadable` for one:
+    /// the signal itself must not be lost.
     pub(crate) fn signal_reason(&self, sender: u64, control: &Control, reason: &Term) {
-        let pushed = self.push(sender, true, |draft| {
-            if control.write(self.flags, Some(reason), draft)? {
-                draft.payload(reason)?;
-            }
-            Ok(())
-        });
+        let push = |reason: &Term| {
+            self.push(sender, true, |draft| {
+                if control.write(self.flags, Some(reason), draft)? {
+                    draft.payload(reason)?;
+                }
+                Ok(())
+            })
+        };
+        let pushed = match push(reason) {
+            Err(Unsent::Incapable { .. }) => push(&Term::atom("unreadable")),
+            pushed => pushed,
+        };
         self.check(pushed);
     }
 
@@ -191,6 +224,9 @@ impl Connection {
         DRAFT.with_borrow_mut(|draft| {
             draft.clear(meshx_dist::link::form(self.flags));
             write(draft).map_err(Unsent::Encode)?;
+            if draft.is_wide() && !self.flags.contains(Flags::V4_NC) {
+                return Err(self.incapable(Flags::V4_NC));
+            }
             let mut out = lock(&self.out);
             if out.closed {
                 drop(out);
@@ -213,9 +249,39 @@ impl Connection {
 
     /// A signal cannot fail to be encoded but by a fault of ours, or a reason that no term may be.
     fn check(&self, pushed: Result<(), Unsent>) {
-        if let Err(Unsent::Encode(error)) = pushed {
-            tracing::error!(peer = %self.name(), %error, "a signal could not be encoded");
-            self.close("a signal to it could not be encoded");
+        match pushed {
+            Err(Unsent::Encode(error)) => {
+                tracing::error!(peer = %self.name(), %error, "a signal could not be encoded");
+                self.close("a signal to it could not be encoded");
+            }
+            // It would be about a process of which the peer cannot know.
+            Err(Unsent::Incapable { node, lacks }) => {
+                tracing::warn!(peer = %node, %lacks, "a signal was not sent: it cannot be read there");
+            }
+            Ok(()) | Err(Unsent::Closed { .. }) => {}
+        }
+    }
+
+    pub(crate) fn incapable(&self, lacks: Flags) -> Unsent {
+        Unsent::Incapable { node: self.name().clone(), lacks }
+    }
+
+    /// Whether the peer can read that: before OTP 24 only pids of 15 and 13 bits.
+    pub(crate) fn reads(&self, pid: &Pid) -> bool {
+        pid.is_narrow() || self.flags.contains(Flags::V4_NC)
+    }
+
+    /// Whether messages can be sent to aliases of the peer.
+    pub(crate) fn takes_aliases(&self) -> bool {
+        !(self.flags & (Flags::ALIAS | Flags::ALTACT_SIG)).is_empty()
+    }
+
+    /// Whether the peer answers an unlink. Before OTP 23.3 nobody does.
+    pub(crate) fn link_protocol(&self) -> LinkProtocol {
+        if self.flags.contains(Flags::UNLINK_ID) {
+            LinkProtocol::Answered
+        } else {
+            LinkProtocol::Unanswered
         }
     }
 
@@ -278,12 +344,13 @@ impl Connection {
     pub(crate) fn close(&self, why: &str) {
         lock(&self.why).get_or_insert_with(|| why.to_owned());
         lock(&self.out).closed = true;
+        self.is_closing.store(true, Ordering::Release);
         self.closing.cancel();
     }
 
     /// Whether it has ended or is about to.
     pub(crate) fn is_closing(&self) -> bool {
-        self.closing.is_cancelled()
+        self.is_closing.load(Ordering::Acquire)
     }
 
     /// Why it was closed.
@@ -297,24 +364,22 @@ impl Connection {
     }
 
     /// A process here has a relation over the connection; false if it is gone: then the relation is to
-    /// be ended by who made it.
-    pub(crate) fn relate(&self, process: u32) -> bool {
+    /// be ended by who made it. `all` are those that live.
+    pub(crate) fn relate(&self, process: u32, all: &Table) -> bool {
         let mut relations = lock(&self.relations);
-        if !relations.closed {
-            relations.processes.insert(process);
-        }
+        relations.add(process, all);
         !relations.closed
     }
 
     /// The peer monitors a process here.
-    pub(crate) fn monitored(&self, reference: Reference, process: u32) {
+    pub(crate) fn monitored(&self, reference: Reference, process: u32, all: &Table) {
         let mut relations = lock(&self.relations);
         if relations.monitors.len() >= MONITORS {
             drop(relations);
             return self.close("it made too many monitors");
         }
         if !relations.closed {
-            relations.processes.insert(process);
+            relations.add(process, all);
             relations.monitors.insert(reference, process);
         }
     }

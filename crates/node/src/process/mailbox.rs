@@ -1,14 +1,17 @@
 //! A process, as the program that is it sees it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use meshx_dist::Payload;
 use meshx_dist::control::{Control, Target};
+use meshx_dist::handshake::Flags;
+use meshx_etf::dist::Draft;
 use meshx_etf::{Atom, Pid, Reference, Term, term};
 use serde::Serialize;
 
-use super::{Cell, LinkStep, Signal, Spawning, Watcher, sender};
+use super::{Cell, LinkProtocol, LinkStep, Signal, Spawning, Watcher, sender};
+use crate::connection::Connection;
 use crate::error::{ConnectError, NameError, SendError};
 use crate::node::{Inner, Node};
 use crate::to::{Content, To, Typed};
@@ -26,11 +29,13 @@ use crate::to::{Content, To, Typed};
 pub struct Mailbox {
     node: Arc<Inner>,
     cell: Arc<Cell>,
+    /// The connection that it used last: mostly it uses it again.
+    route: Mutex<Option<Arc<Connection>>>,
 }
 
 impl Mailbox {
     pub(crate) fn new(node: Arc<Inner>, cell: Arc<Cell>) -> Self {
-        Self { node, cell }
+        Self { node, cell, route: Mutex::default() }
     }
 
     pub(crate) fn cell(&self) -> &Arc<Cell> {
@@ -142,12 +147,31 @@ impl Mailbox {
         to: impl Into<To>,
         message: &T,
     ) -> Result<(), SendError> {
-        self.node.send(self.pid(), to.into(), &Typed(message)).await
+        self.send_content(to.into(), &Typed(message)).await
     }
 
     /// Sends a term; large binaries in it are not copied.
     pub async fn send_term(&self, to: impl Into<To>, message: &Term) -> Result<(), SendError> {
-        self.node.send(self.pid(), to.into(), message).await
+        self.send_content(to.into(), message).await
+    }
+
+    async fn send_content(&self, to: To, content: &(dyn Content + Sync)) -> Result<(), SendError> {
+        let Some(connection) = self.route(&to) else {
+            return self.node.send(self.pid(), to, content).await;
+        };
+        connection.room(sender(self.pid())).await;
+        connection.deliver(self.pid(), &to, content)
+    }
+
+    /// The connection to where that is, if there is one.
+    fn route(&self, to: &To) -> Option<Arc<Connection>> {
+        let node = to.node()?;
+        let mut route = self.route.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = route.as_ref().filter(|it| it.name() == node && !it.is_closing());
+        if last.is_none() {
+            *route = Some(self.node.peers.up_to(node)?);
+        }
+        route.clone()
     }
 
     /// As [`Mailbox::send`], at once: an error if the node is not connected or busy.
@@ -254,17 +278,21 @@ impl Inner {
         self.deliver(from, &to, content)
     }
 
-    /// Sends an answer: whoever asked over a connection that is gone has been told so, and does not
+    /// Sends an answer; to the pid of who asked where aliases were not negotiated. Whoever asked over a connection that is gone has been told so, and does not
     /// wait any more.
     pub(crate) async fn send_back(
         self: &Arc<Self>,
         from: &Pid,
         to: &To,
+        caller: &Pid,
         content: &(dyn Content + Sync),
     ) -> Result<(), SendError> {
         let Some(node) = self.elsewhere(to) else { return self.deliver(from, to, content) };
         let connection = self.peers.up_to(&node).ok_or(ConnectError::NotConnected(node))?;
         connection.room(sender(from)).await;
+        if matches!(to, To::Alias(_)) && !connection.takes_aliases() {
+            return connection.deliver(from, &To::from(caller), content);
+        }
         connection.deliver(from, to, content)
     }
 
@@ -306,15 +334,17 @@ impl Inner {
         if to.node.name() == self.id.name() {
             return self.link_here(cell, to);
         }
-        let Ok(connection) = self.connect(to.node.name()).await else {
+        let connection = self.connect(to.node.name()).await;
+        let Some(connection) = connection.ok().filter(|it| it.reads(&cell.pid)) else {
             // As if it had been there, and was lost.
-            cell.link(to, Some(0), || {});
+            cell.link(to, Some(0), LinkProtocol::Answered, || {});
             return self.after(cell, cell.link_broke(to, term!(noconnection)));
         };
         let link = Control::Link { from: cell.pid.clone(), to: to.clone() };
-        let related = connection.relate(cell.pid.id);
+        let related = connection.relate(cell.pid.id, &self.processes);
         let tell = || connection.signal(sender(&cell.pid), &link);
-        if cell.link(to, Some(connection.id), tell) != LinkStep::Tell {
+        let protocol = connection.link_protocol();
+        if cell.link(to, Some(connection.id), protocol, tell) != LinkStep::Tell {
             return;
         }
         if related {
@@ -331,7 +361,7 @@ impl Inner {
     /// Links two processes of this node.
     fn link_here(&self, cell: &Arc<Cell>, to: &Pid) {
         let one_at_a_time = self.linking();
-        if cell.link(to, None, || {}) != LinkStep::Tell {
+        if cell.link(to, None, LinkProtocol::Answered, || {}) != LinkStep::Tell {
             return;
         }
         let other = self.processes.get(to);
@@ -346,6 +376,14 @@ impl Inner {
     }
 
     fn unlink(&self, cell: &Arc<Cell>, to: &Pid) {
+        let connection = self.peers.up_to(to.node.name());
+        if let Some(connection) = connection
+            && connection.link_protocol() == LinkProtocol::Unanswered
+        {
+            let unlink = Control::Unlink { id: 0, from: cell.pid.clone(), to: to.clone() };
+            let tell = || connection.signal(sender(&cell.pid), &unlink);
+            return cell.unlink_unanswered(to, tell);
+        }
         let id = self.unlink_id();
         let _one_at_a_time = self.linking();
         cell.unlink(to, id, |via| {
@@ -390,7 +428,10 @@ impl Inner {
             return;
         }
         match connection {
-            Ok(connection) if connection.relate(cell.pid.id) => {
+            Ok(connection)
+                if connection.reads(&cell.pid)
+                    && connection.relate(cell.pid.id, &self.processes) =>
+            {
                 let from = cell.pid.clone();
                 let (to, again) = (target.clone(), reference.clone());
                 let monitor = Control::Monitor { from, to, reference };
@@ -411,6 +452,9 @@ impl Inner {
             return Ok(());
         }
         let connection = self.connect(to.node.name()).await?;
+        if !connection.reads(from) {
+            return Err(connection.incapable(Flags::V4_NC).into());
+        }
         let to = meshx_dist::control::Destination::Pid(to.clone());
         let exit = Control::ExitSignal { from: from.clone(), to };
         connection.signal_reason(sender(from), &exit, reason);
@@ -441,15 +485,20 @@ impl Inner {
             options: Term::List(options),
         };
         let connection = self.connect(&node).await?;
+        if !connection.flags.contains(Flags::SPAWN) {
+            return Err(connection.incapable(Flags::SPAWN).into());
+        }
         connection.room(sender(&cell.pid)).await;
         let via = Some(connection.id);
         cell.spawning(reference.clone(), Spawning { via, node, abandoned: false });
         let arguments = Term::List(arguments.to_vec());
-        if !connection.relate(cell.pid.id) {
+        if !connection.relate(cell.pid.id, &self.processes) {
             cell.spawned(reference.clone(), Err(Atom::cut("noconnection")), false, false);
             return Ok(());
         }
-        connection.send(sender(&cell.pid), &spawn, |draft| Ok(draft.payload(&arguments)?))?;
+        let payload = |draft: &mut Draft| Ok(draft.payload(&arguments)?);
+        let sent = connection.send(sender(&cell.pid), &spawn, payload);
+        sent.inspect_err(|_| cell.not_spawning(reference))?;
         Ok(())
     }
 }

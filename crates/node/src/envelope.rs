@@ -97,14 +97,22 @@ impl Inner {
 
     /// Watches a process; waits for no connection that is not there yet.
     pub(crate) async fn watch(self: &Arc<Self>, by: &Mailbox, of: &Pid) -> Reference {
-        let node = of.node.name();
-        if node == self.id.name() || self.peers.up_to(node).is_some() {
-            return by.monitor(of).await;
-        }
         let reference = self.reference(by.pid());
-        let (inner, cell) = (Arc::clone(self), Arc::clone(by.cell()));
-        let (of, watching) = (To::from(of), reference.clone());
-        tokio::spawn(async move { inner.monitor(&cell, of, watching).await });
+        self.watch_by(by, of, reference.clone()).await;
         reference
+    }
+
+    /// As [`Inner::watch`], by this reference.
+    pub(crate) async fn watch_by(self: &Arc<Self>, by: &Mailbox, of: &Pid, reference: Reference) {
+        let (inner, cell) = (Arc::clone(self), Arc::clone(by.cell()));
+        let node = of.node.name();
+        let is_there = node == self.id.name() || self.peers.up_to(node).is_some();
+        let of = To::from(of);
+        let watch = async move { inner.monitor(&cell, of, reference).await };
+        if is_there {
+            watch.await;
+        } else {
+            tokio::spawn(watch);
+        }
     }
 }

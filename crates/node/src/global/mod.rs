@@ -2,12 +2,33 @@
 //!
 //! A node that is visible and silent does harm: `global:set_lock/1`, `global:sync/0` and whatever
 //! builds on them wait for it without end. There are two ways to be better than that, and a third,
-//! to be hidden, which is the default (OTP 25 and 27, recorded; `global(3)`).
+//! to be hidden, which is the default (`global(3)`; recorded with OTP 25 and 27).
+//!
+//! | | hidden | [`Global::Polite`] | [`Global::Full`] |
+//! |---|---|---|---|
+//! | in `nodes()` of others | no | yes | yes |
+//! | `global:set_lock/1`, `trans/2`, `sync/0` of others | do not ask it | answered | answered |
+//! | `global:register_name/2` of others | does not ask it | does not ask it | asks it, as every node |
+//! | `global:whereis_name/1` of others finds its processes | no | no | yes |
+//! | finds global names of others | no | no | yes ([`GlobalNames`]) |
+//! | when its link to one node breaks | nothing | nothing | **it** leaves the cluster |
+//! | when it hangs without being dead | nothing | `set_lock/1` of others waits | and names cannot be registered, anywhere |
+//!
+//! Nodes that know each other by `global` form no two partitions that overlap (OTP 25 and later,
+//! `prevent_overlapping_partitions`). When one of them reports that it lost another, all others leave
+//! that other one; a stock node reports at once. So when a node with a full part loses its link to
+//! one stock node, it loses all of them, and comes back when somebody connects it again, to each.
+//! It does not do the same to the stock node: it reports a loss only after five seconds, and not if
+//! the other side has done so.
 
+mod full;
 mod locks;
+mod names;
 mod polite;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+pub use names::{GlobalError, GlobalNames};
 
 use crate::builder::Visibility;
 use crate::node::Inner;
@@ -23,14 +44,17 @@ const VERSION: i64 = 8;
 pub enum Global {
     /// It keeps locks for whoever sets them, and tells everybody that there is nothing to wait for.
     /// It knows no global names, and no node counts it among those that do. What happens to its
-    /// connections therefore concerns nobody else (`prevent_overlapping_partitions`).
+    /// connections therefore concerns nobody else.
     #[default]
     Polite,
+    /// It has the same names as all others, and is asked whenever they change. It connects to every
+    /// node that the others know, and they connect to it: it must be reachable for all.
+    Full,
 }
 
-/// What a node with a full part shares with who asks it for names.
+/// What a node with a full part has of it.
 #[derive(Debug, Default)]
-pub(crate) struct Part;
+pub(crate) struct Part(OnceLock<full::Full>);
 
 /// Starts what the node's visibility asks for.
 pub(crate) fn start(node: &Arc<Inner>) {
@@ -40,6 +64,11 @@ pub(crate) fn start(node: &Arc<Inner>) {
             let Some(mailbox) = server(node) else { return };
             let inner = Arc::clone(node);
             node.run(mailbox, |mailbox| polite::serve(inner, mailbox));
+        }
+        Global::Full => {
+            if let Some(full) = full::start(node) {
+                drop(node.global.0.set(full));
+            }
         }
     }
 }

@@ -175,7 +175,10 @@ impl Server {
     }
 
     /// A scope says all that it has; what it said before is of no account any more.
-    #[expect(clippy::mutable_key_type, reason = "what is mutable in a term is no part of its value")]
+    #[expect(
+        clippy::mutable_key_type,
+        reason = "what is mutable in a term is no part of its value"
+    )]
     fn synchronize(&mut self, peer: &Pid, groups: &[Term]) {
         let mut new: HashMap<Term, Vec<Pid>> = HashMap::new();
         for group in groups {

@@ -8,7 +8,7 @@ use meshx_node::{Node, Visibility};
 use crate::{COOKIE, Stock};
 
 /// So long may a call take that the worst of peers would hold up for ever.
-const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 /// So long is watched that nothing happens; what `global` does, it does within a second.
 const QUIET: Duration = Duration::from_secs(3);
 const RUST: &str = "'rust@127.0.0.1'";
@@ -16,7 +16,7 @@ const ONLY_A: &str = "['a@127.0.0.1']";
 const ONLY_B: &str = "['b@127.0.0.1']";
 
 /// Everything that a silent visible node holds up or makes fail.
-fn nothing_blocks(vm: &mut PlainVm) {
+pub(crate) fn nothing_blocks(vm: &mut PlainVm) {
     let rows = [
         ("global:set_lock({row, self()})".to_owned(), "true"),
         ("global:del_lock({row, self()})".to_owned(), "true"),
@@ -38,7 +38,7 @@ async fn rust(stock: &Stock, visibility: Visibility) -> Node {
     stock.beside("rust").visibility(visibility).start().await.unwrap()
 }
 
-async fn meets(release: Release, visibility: Visibility) {
+pub(crate) async fn meets(release: Release, visibility: Visibility) {
     if skips(release.needs()) {
         return;
     }
@@ -112,7 +112,7 @@ fn in_sync(vm: &mut PlainVm) {
 }
 
 /// Each sees whom it should, and goes on to.
-fn undisturbed(cut: &str, vms: [(&mut PlainVm, &str); 2]) {
+pub(crate) fn undisturbed(cut: &str, vms: [(&mut PlainVm, &str); 2]) {
     let [(a, a_sees), (b, b_sees)] = vms;
     let start = Instant::now();
     a.await_eval("lists:sort(nodes())", a_sees, SOON);

@@ -3,6 +3,7 @@
 
 mod examples;
 mod global;
+mod global_full;
 mod limits;
 mod messages;
 mod pg;

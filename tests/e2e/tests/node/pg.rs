@@ -84,7 +84,7 @@ async fn groups_are_shared(release: Release, visibility: Visibility) {
     stock.vm.await_eval(&format!("length({OURS})"), "0", LIMIT);
     stock.vm.await_eval("pg:which_groups()", "[workers]", LIMIT);
     awaits(&scope, &workers, 1).await;
-    assert_eq!(scope.which_groups(), [workers.clone()]);
+    assert_eq!(scope.which_groups(), std::slice::from_ref(&workers));
 
     // And theirs: a list of processes that joins and leaves, one that ends.
     stock.vm.eval("Two = [spawn(Loop), spawn(Loop)]");

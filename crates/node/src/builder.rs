@@ -14,6 +14,7 @@ use crate::carrier::{Carrier, Listen, Myself};
 use crate::connection::accept;
 use crate::error::StartError;
 use crate::global::{self, Global};
+use crate::keep::{Kept, keep};
 use crate::node::{Inner, Node, fresh_creation};
 use crate::rpc::{Rpc, RpcTable};
 use crate::services;
@@ -46,6 +47,7 @@ impl Visibility {
 pub struct Builder {
     name: String,
     cookie: Option<Cookie>,
+    keep: Vec<String>,
     config: Config,
 }
 
@@ -57,6 +59,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     pub(crate) setup_time: Duration,
     pub(crate) mailbox_limit: usize,
+    /// Whether who sends to a node connects to it.
+    pub(crate) auto_connect: bool,
     pub(crate) rpc: Rpc,
     /// Where the carriers listen, once the node is started.
     pub(crate) addresses: Vec<String>,
@@ -84,12 +88,13 @@ impl Builder {
             limits: Limits::default(),
             setup_time: Duration::from_secs(7),
             mailbox_limit: 64 << 20,
+            auto_connect: true,
             rpc: Rpc::default(),
             addresses: Vec::new(),
             allow: None,
             flags: Flags::NODE,
         };
-        Self { name, cookie: None, config }
+        Self { name, cookie: None, keep: Vec::new(), config }
     }
 
     /// The secret that all nodes share. There must be one.
@@ -148,6 +153,25 @@ impl Builder {
         self
     }
 
+    /// Whether this node connects to another whenever something is sent there (`dist_auto_connect`); true
+    /// if not said. If false (`never`), that is lost or fails at once with [`NotConnected`], unless the
+    /// node is connected already: by [`Node::connect`], [`Node::keep`], or from there.
+    ///
+    /// [`NotConnected`]: crate::ConnectError::NotConnected
+    #[must_use]
+    pub fn auto_connect(mut self, auto_connect: bool) -> Self {
+        self.config.auto_connect = auto_connect;
+        self
+    }
+
+    /// Nodes to which there is to be a connection always, as by [`Node::keep`]. They are dialled once the
+    /// node is started, and none needs to be there then.
+    #[must_use]
+    pub fn keep_connected<N: Into<String>>(mut self, nodes: impl IntoIterator<Item = N>) -> Self {
+        self.keep.extend(nodes.into_iter().map(Into::into));
+        self
+    }
+
     /// Who may connect, by name (`net_kernel:allow/1`); all who have the cookie if not said. Others are
     /// told `not_allowed`.
     #[must_use]
@@ -172,8 +196,10 @@ impl Builder {
 
     /// Starts the node: it listens, and is known, when this returns.
     pub async fn start(mut self) -> Result<Node, StartError> {
-        if let Err(reason) = meshx_dist::name::split(&self.name) {
-            return Err(StartError::Name { name: self.name, reason });
+        for name in std::iter::once(&self.name).chain(&self.keep) {
+            if let Err(reason) = meshx_dist::name::split(name) {
+                return Err(StartError::Name { name: name.clone(), reason });
+            }
         }
         let Some(cookie) = self.cookie else { return Err(StartError::Cookie(self.name)) };
         self.config.cookies.common = cookie;
@@ -201,8 +227,18 @@ impl Builder {
             let serve = serve(Arc::clone(&inner), carrier, listener, Arc::clone(&handshakes));
             inner.tasks.spawn(serve);
         }
+        for other in self.keep {
+            let kept = keep(&inner, Atom::cut(&other));
+            inner.tasks.spawn(hold(Arc::clone(&inner), kept));
+        }
         Ok(Node::of(inner))
     }
+}
+
+/// Until the node stops.
+async fn hold(node: Arc<Inner>, kept: Kept) {
+    node.stop.cancelled().await;
+    drop(kept);
 }
 
 /// Takes streams until the node stops.

@@ -55,7 +55,7 @@
 //! * Servers: [`GenServer`] and [`Node::serve`]; stock ones are called with [`Mailbox::call`],
 //!   [`Node::call`], [`Node::multi_call`], and event managers with [`Node::event_manager`].
 //! * Functions: [`Node::rpc`] calls those of other nodes, an [`RpcTable`] are those that others call.
-//! * Groups: [`pg`]. Who is there: [`Node::nodes`], [`Node::monitor_nodes`].
+//! * Groups: [`pg`]. Who is there: [`Node::nodes`], [`Node::monitor_nodes`]; who is to be: [`Node::keep`].
 //!
 //! A program whose messages are `#[derive(meshx_etf::Etf)]` depends on `meshx-etf`, too. What a
 //! node without a VM cannot do is listed in `docs/node.md` of the repository.
@@ -68,6 +68,7 @@ mod connection;
 mod envelope;
 mod error;
 pub mod global;
+mod keep;
 mod membership;
 mod node;
 pub mod pg;
@@ -87,6 +88,7 @@ pub use behaviour::{Answer, EventManager, GenServer, Info, Next, Replies, ServeE
 pub use builder::{Builder, Visibility};
 pub use call::{CallError, Caller};
 pub use error::{ConnectError, NameError, SendError, StartError};
+pub use keep::{Keeping, Kept};
 pub use meshx_dist::handshake::{Cookie, Flags};
 pub use meshx_dist::link::{Limits, Ticktime};
 pub use meshx_dist::{Payload, control::Target};

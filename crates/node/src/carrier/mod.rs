@@ -3,6 +3,7 @@
 mod epmd;
 mod memory;
 mod mesh;
+mod port_in_name;
 mod tcp;
 mod unix;
 
@@ -17,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use epmd::Epmd;
 pub use memory::{Memory, Switchboard};
 pub use mesh::Mesh;
+pub use port_in_name::{OnePort, PortError, PortInName};
 pub use tcp::{Publication, Resolve, Static, Tcp};
 pub use unix::Unix;
 

@@ -20,6 +20,12 @@ pub trait Resolve: Send + Sync + 'static {
     /// The addresses of a node, the best one first; an error says why there is none.
     fn resolve<'a>(&'a self, node: &'a str) -> Carried<'a, Vec<SocketAddr>>;
 
+    /// The port at which others will look for this node, if that is settled beforehand. A carrier that
+    /// was not told where to listen does so there.
+    fn listen_port(&self, _me: &Myself) -> io::Result<Option<u16>> {
+        Ok(None)
+    }
+
     /// Makes known that this node listens there; what it gives is held as long as that is so.
     fn publish<'a>(&'a self, me: &'a Myself, at: SocketAddr) -> Carried<'a, Publication>;
 }
@@ -43,12 +49,13 @@ pub struct Tcp {
 }
 
 impl Tcp {
-    /// Listens on this address; port 0 for any free one. Finds others by `resolver`.
+    /// Listens on this address; port 0 for the one that `resolver` says ([`Resolve::listen_port`]), or
+    /// else any free one. Finds others by `resolver`.
     pub fn new(listen: SocketAddr, resolver: impl Resolve) -> Self {
         Self { listen, resolver: Box::new(resolver) }
     }
 
-    /// Listens on a free port of 127.0.0.1.
+    /// Listens on 127.0.0.1, at port 0 of [`Tcp::new`].
     pub fn loopback(resolver: impl Resolve) -> Self {
         Self::new((Ipv4Addr::LOCALHOST, 0).into(), resolver)
     }
@@ -61,7 +68,12 @@ impl Carrier for Tcp {
 
     fn listen<'a>(&'a self, me: &'a Myself) -> Carried<'a, Box<dyn Listen>> {
         Box::pin(async move {
-            let listener = net::listen(self.listen)?;
+            let mut listen = self.listen;
+            if listen.port() == 0 {
+                listen.set_port(self.resolver.listen_port(me)?.unwrap_or(0));
+            }
+            let listener = net::listen(listen)
+                .map_err(|error| io::Error::new(error.kind(), format!("{listen}: {error}")))?;
             let address = listener.local_addr()?;
             let publication = self.resolver.publish(me, address).await?;
             Ok(Box::new(Listening { listener, address, publication }) as Box<dyn Listen>)

@@ -4,6 +4,7 @@
 
 mod flow;
 mod hostile;
+mod keep;
 mod meeting;
 mod raw;
 mod relations;

@@ -1,8 +1,11 @@
 //! Two hosts in one machine: network namespaces joined by a pair of virtual interfaces.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::thread::LinkNameSpaceType;
 
 /// The name of a network namespace, which is removed by its [`Pair`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +30,19 @@ impl Namespace {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program);
         command
+    }
+
+    /// Moves the calling thread, and those that it starts from now on, into this namespace.
+    pub fn enter(&self) {
+        let file = std::fs::File::open(format!("/var/run/netns/{}", self.name)).unwrap();
+        let kind = LinkNameSpaceType::Network;
+        rustix::thread::move_into_link_name_space(file.as_fd(), Some(kind)).unwrap();
+    }
+
+    /// Changes the namespace's packet filter, as `iptables` with these arguments.
+    pub fn iptables(&self, arguments: &[&str]) {
+        let status = self.command(Path::new("iptables")).arg("-w").args(arguments).status();
+        assert!(status.unwrap().success(), "iptables {}", arguments.join(" "));
     }
 }
 

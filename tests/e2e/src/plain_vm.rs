@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::mesh::{Home, forget_own_settings, free_port};
+use crate::netns::Namespace;
 use crate::vm::DRIVER;
 use crate::{Process, Release, Vm};
 
@@ -50,6 +51,7 @@ impl PlainVm {
             arguments: Vec::new(),
             environment: Vec::new(),
             starts_epmd: false,
+            namespace: None,
         }
     }
 
@@ -98,6 +100,7 @@ pub struct PlainVmBuilder {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     starts_epmd: bool,
+    namespace: Option<Namespace>,
 }
 
 impl PlainVmBuilder {
@@ -129,6 +132,14 @@ impl PlainVmBuilder {
         self
     }
 
+    /// Run in a network namespace, where it listens on all addresses. Of the machine's own release
+    /// only.
+    #[must_use]
+    pub fn inside(mut self, namespace: &Namespace) -> Self {
+        self.namespace = Some(namespace.clone());
+        self
+    }
+
     /// Starts it and waits until it evaluates.
     pub fn start(&self) -> PlainVm {
         let home = Home::make();
@@ -138,12 +149,21 @@ impl PlainVmBuilder {
 
     /// Starts it in a folder of the test's own, without waiting for it.
     pub fn spawn(&self, home: &Path) -> Process {
-        let mut command = command(self.release, "erl", home);
+        let mut command = match &self.namespace {
+            Some(namespace) => {
+                let mut command = namespace.command(Path::new("erl"));
+                own(&mut command, home);
+                command
+            }
+            None => command(self.release, "erl", home),
+        };
         if !self.name.is_empty() {
             let host = self.name.split_once('@').map_or("", |(_, host)| host);
             let flag = if host.contains(['.', ':']) { "-name" } else { "-sname" };
             command.args([flag, &self.name, "-setcookie", &self.cookie]);
-            command.args(["-kernel", "inet_dist_use_interface", "{127,0,0,1}"]);
+            if self.namespace.is_none() {
+                command.args(["-kernel", "inet_dist_use_interface", "{127,0,0,1}"]);
+            }
             if !self.starts_epmd {
                 command.args(["-start_epmd", "false"]);
             }
@@ -193,7 +213,13 @@ fn command(release: Release, program: &str, home: &Path) -> Command {
     let words = release.program(program);
     let mut words = words.iter();
     let mut command = Command::new(words.next().unwrap());
-    forget_own_settings(&mut command);
-    command.args(words).current_dir(home).env("HOME", home).env("LC_ALL", "C.UTF-8");
+    command.args(words);
+    own(&mut command, home);
     command
+}
+
+/// With a home of its own, and nothing of the developer's settings.
+fn own(command: &mut Command, home: &Path) {
+    forget_own_settings(command);
+    command.current_dir(home).env("HOME", home).env("LC_ALL", "C.UTF-8");
 }

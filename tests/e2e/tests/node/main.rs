@@ -1,11 +1,14 @@
 //! Rust nodes and stock ones.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod chaos;
 mod examples;
 mod global;
 mod global_full;
+mod handshake;
 mod limits;
 mod messages;
+mod partition;
 mod pg;
 mod pubsub;
 mod rpc;

@@ -116,7 +116,7 @@ impl Node {
     ) -> Result<(), SendError> {
         let Some(client) = self.inner().client() else { return Ok(()) };
         let message = (&to.tag, answer);
-        self.inner().send_back(&client.pid, &to.to(), &Typed(&message)).await
+        self.inner().send_back(&client.pid, &to.to(), &to.pid, &Typed(&message)).await
     }
 }
 
@@ -234,7 +234,7 @@ impl Caller {
         answer: &A,
     ) -> Result<(), SendError> {
         let message = (&self.tag, answer);
-        from.inner().send_back(from.pid(), &self.to(), &Typed(&message)).await
+        from.inner().send_back(from.pid(), &self.to(), &self.pid, &Typed(&message)).await
     }
 
     /// The reference of the call, with which callers monitor who they call: in `R`, `[alias | R]`,

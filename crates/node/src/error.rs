@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshx_core::{Code, Diagnostic, MeshError};
-use meshx_dist::handshake::{Failure, Status};
+use meshx_dist::handshake::{Failure, Flags, Status};
 use meshx_etf::{Atom, TypedError};
 
 /// Why a node did not start.
@@ -110,6 +110,15 @@ pub enum SendError {
     /// More arguments than a function has.
     #[error("{0} arguments; a function has at most 255")]
     Arity(usize),
+    /// The peer is of a release that has no such thing: an alias, a request for a process, or, without
+    /// `V4_NC`, a pid beyond 15 and 13 bits, a port beyond 28, a reference of more than three words.
+    #[error("{node} cannot read that: it lacks {lacks}")]
+    Incapable {
+        /// The node.
+        node: Atom,
+        /// What it would have to be capable of.
+        lacks: Flags,
+    },
 }
 
 /// Why a process did not get a name.

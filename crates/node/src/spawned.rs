@@ -117,16 +117,19 @@ impl Inner {
         let Some(cell) = self.processes.insert() else { return refuse("system_limit") };
         let via = Some(connection.id);
         let mailbox = Mailbox::new(Arc::clone(self), Arc::clone(&cell));
+        if !connection.reads(&cell.pid) {
+            return refuse("system_limit");
+        }
         if options.link {
             cell.linked_by(&from, via);
-            connection.relate(cell.pid.id);
+            connection.relate(cell.pid.id, &self.processes);
         }
         let abandoned = CancellationToken::new();
         if options.monitor {
             let (pid, target) = (from.clone(), Target::Pid(cell.pid.clone()));
             let guard = Some(abandoned.clone().drop_guard());
             let watcher = Watcher { pid, via, target, guard };
-            connection.monitored(reference.clone(), cell.pid.id);
+            connection.monitored(reference.clone(), cell.pid.id, &self.processes);
             cell.watched_by(reference.clone(), watcher);
         }
         let reply = Control::SpawnReply {

@@ -72,7 +72,7 @@ impl Acceptor {
             match std::mem::replace(&mut self.stage, AcceptorStage::Over) {
                 AcceptorStage::Name => return self.hello(&body, out).map(Accepted::Hello),
                 AcceptorStage::Alive { peer, old } => self.alive_answer(&body, peer, old, out)?,
-                AcceptorStage::Complement { peer } => self.complement(&body, peer, out)?,
+                AcceptorStage::Complement { peer } => self.complement(&body, peer)?,
                 AcceptorStage::Reply { peer } => {
                     return self.reply(&body, peer, out).map(Accepted::Up);
                 }
@@ -123,13 +123,8 @@ impl Acceptor {
     fn hello(&mut self, body: &[u8], out: &mut BytesMut) -> Result<Peer, Failure> {
         let hello = SendName::decode(body).map_err(Failure::Peer)?;
         let old = hello.form == Form::Old;
-        // The high half of an old hello's flags comes with the complement.
-        let mandatory = if old {
-            Flags::MANDATORY_26 & Flags::from_bits(u32::MAX.into())
-        } else {
-            Flags::MANDATORY_26
-        };
-        self.check_flags(hello.flags, mandatory, out)?;
+        // The high half of an old hello's flags comes with the complement; nothing of it is mandatory.
+        self.check_flags(hello.flags, out)?;
         let creation = (!old && !hello.is_dynamic()).then_some(hello.creation);
         let peer = Peer { name: hello.name, flags: hello.flags, creation };
         self.stage = AcceptorStage::Answer { peer: peer.clone(), old };
@@ -166,16 +161,10 @@ impl Acceptor {
         Ok(())
     }
 
-    fn complement(
-        &mut self,
-        body: &[u8],
-        mut peer: Peer,
-        out: &mut BytesMut,
-    ) -> Result<(), Failure> {
+    fn complement(&mut self, body: &[u8], mut peer: Peer) -> Result<(), Failure> {
         let complement = Complement::decode(body).map_err(Failure::Peer)?;
         peer.flags = peer.flags | complement.flags;
         peer.creation = Some(complement.creation);
-        self.check_flags(peer.flags, Flags::MANDATORY_26, out)?;
         self.stage = AcceptorStage::Reply { peer };
         Ok(())
     }
@@ -196,8 +185,8 @@ impl Acceptor {
         })
     }
 
-    fn check_flags(&self, flags: Flags, needed: Flags, out: &mut BytesMut) -> Result<(), Failure> {
-        let missing = flags.missing(needed);
+    fn check_flags(&self, flags: Flags, out: &mut BytesMut) -> Result<(), Failure> {
+        let missing = flags.missing(Flags::MANDATORY_25);
         if missing.is_empty() {
             return Ok(());
         }

@@ -61,7 +61,7 @@ pub enum Failure {
     /// The peer lacks mandatory flags.
     #[error("the peer lacks {missing}")]
     Flags {
-        /// Those of [`Flags::MANDATORY_26`] that it lacks.
+        /// Those of [`Flags::MANDATORY_25`] that it lacks.
         missing: Flags,
     },
     /// We asked for a name and got none.

@@ -99,7 +99,8 @@ flags! {
 impl Flags {
     /// No flag.
     pub const NONE: Self = Self(0);
-    /// What every release from OTP 25 on refuses to do without.
+    /// What every release from OTP 25 on refuses to do without. OTP 23 and 24 have it, too, and we ask
+    /// no more of a peer.
     pub const MANDATORY_25: Self = Self(0x0107_0f94);
     /// What OTP 26 and later refuse to do without.
     pub const MANDATORY_26: Self = Self(Self::MANDATORY_25.0 | Self::UNLINK_ID.0 | Self::V4_NC.0);

@@ -116,7 +116,7 @@ impl Initiator {
         if theirs.name != self.wanted {
             return Err(Failure::Name { wanted: self.wanted.clone(), got: theirs.name });
         }
-        let missing = theirs.flags.missing(Flags::MANDATORY_26);
+        let missing = theirs.flags.missing(Flags::MANDATORY_25);
         if !missing.is_empty() {
             return Err(Failure::Flags { missing });
         }

@@ -9,7 +9,7 @@ use meshx_etf::{Atom, DecodeError, Pid, Reference, Term, term};
 
 use super::Connection;
 use crate::node::Inner;
-use crate::process::{Cell, LinkStep, Message, Watcher, sender};
+use crate::process::{Cell, LinkProtocol, LinkStep, Message, Watcher, sender};
 use crate::spawned::Request;
 
 /// So many messages at most are delivered at one go.
@@ -105,7 +105,7 @@ impl<'n> Incoming<'n> {
             Control::Link { from, to } => {
                 let linked = node.processes.get(&to).map(|cell| {
                     let step = cell.linked_by(&from, via);
-                    connection.relate(cell.pid.id);
+                    connection.relate(cell.pid.id, &node.processes);
                     step
                 });
                 match linked.unwrap_or(LinkStep::Ended) {
@@ -119,7 +119,11 @@ impl<'n> Incoming<'n> {
                 let order = sender(&to);
                 let cell = node.processes.get(&to);
                 let ack = Control::UnlinkAck { id, from: to, to: from.clone() };
-                let tell = || connection.signal(order, &ack);
+                let tell = || {
+                    if connection.link_protocol() == LinkProtocol::Answered {
+                        connection.signal(order, &ack);
+                    }
+                };
                 match cell {
                     Some(cell) => cell.unlinked_by(&from, tell),
                     None => tell(),
@@ -202,7 +206,7 @@ impl<'n> Incoming<'n> {
         let watcher = Watcher { pid: from.clone(), via, target: to.clone(), guard: None };
         let watched = cell.is_some_and(|cell| {
             // In this order: once the process knows, it may end and take it back.
-            self.connection.monitored(reference.clone(), cell.pid.id);
+            self.connection.monitored(reference.clone(), cell.pid.id, &self.node.processes);
             cell.watched_by(reference.clone(), watcher)
         });
         if !watched {

@@ -128,6 +128,16 @@ pub(crate) enum Fate {
     Ends(Farewell),
 }
 
+/// Which protocol is spoken of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LinkProtocol {
+    /// The other side says that it has seen an unlink.
+    Answered,
+    /// It does not (before OTP 23.3), so the two sides may come to differ: each is told again what
+    /// may be so already.
+    Unanswered,
+}
+
 /// What is to be said to the other side of a link.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum LinkStep {
@@ -350,14 +360,20 @@ impl Cell {
 
     /// `link/1` here. If the other side is to be told, `tell` does so at once: what the peer says of
     /// the link is looked at before or after both, not between.
-    pub(crate) fn link(&self, to: &Pid, via: Via, tell: impl FnOnce()) -> LinkStep {
+    pub(crate) fn link(
+        &self,
+        to: &Pid,
+        via: Via,
+        protocol: LinkProtocol,
+        tell: impl FnOnce(),
+    ) -> LinkStep {
         let mut state = self.state();
         if state.ended.is_some() {
             return LinkStep::Ended;
         }
         let link =
             state.links.entry(to.clone()).or_insert(Link { via, active: false, unlinking: None });
-        if link.active {
+        if link.active && protocol == LinkProtocol::Answered {
             return LinkStep::Nothing;
         }
         *link = Link { via, active: true, unlinking: None };
@@ -393,6 +409,15 @@ impl Cell {
         link.active = false;
         link.unlinking = Some(id);
         tell(via);
+    }
+
+    /// `unlink/1` here, where the other side does not answer: it is told whether there was a link or not.
+    pub(crate) fn unlink_unanswered(&self, to: &Pid, tell: impl FnOnce()) {
+        let mut state = self.state();
+        if state.ended.is_none() {
+            state.links.remove(to);
+            tell();
+        }
     }
 
     /// The other side unlinked, and `tell` says that this was seen, as [`Cell::link`] does.
@@ -517,6 +542,11 @@ impl Cell {
 
     pub(crate) fn spawning(&self, reference: Reference, spawning: Spawning) {
         self.state().spawning.insert(reference, spawning);
+    }
+
+    /// The request was not sent.
+    pub(crate) fn not_spawning(&self, reference: &Reference) {
+        self.state().spawning.remove(reference);
     }
 
     /// The answer to a request. Gives the process if it is watched, but not wanted any more.

@@ -6,7 +6,9 @@ mod reply;
 mod signal;
 mod table;
 
-pub(crate) use cell::{Cell, Farewell, Fate, LinkStep, Reply, Spawning, Via, Watcher};
+pub(crate) use cell::{
+    Cell, Farewell, Fate, LinkProtocol, LinkStep, Reply, Spawning, Via, Watcher,
+};
 pub use mailbox::Mailbox;
 pub use signal::{Down, Message, Signal};
 pub(crate) use table::Table;

@@ -1,6 +1,6 @@
 //! The processes of a node, by number and by name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -10,6 +10,11 @@ use super::cell::Cell;
 
 /// No node has more processes at a time.
 pub(crate) const PROCESSES: usize = 1 << 20;
+
+/// As many processes have pids that every release can read: numbers and serials from 1 and 0 to what
+/// 15 and 13 bits hold (`Pid::is_narrow`). Others only exist while all of these are taken.
+const NARROW: usize = (1 << 15) - 1;
+const SERIALS: u32 = 1 << 13;
 
 /// All processes that live.
 #[derive(Debug)]
@@ -25,13 +30,33 @@ pub(crate) struct Table {
 #[derive(Debug, Default)]
 struct Slots {
     held: Vec<Slot>,
-    free: Vec<u32>,
+    /// Those below [`NARROW`], in the order in which they became free: each pid is used again as late
+    /// as can be.
+    free: VecDeque<u32>,
+    /// The others.
+    wide: Vec<u32>,
 }
 
 #[derive(Debug, Default)]
 struct Slot {
     serial: u32,
     cell: Option<Arc<Cell>>,
+}
+
+impl Slots {
+    /// One that is free: a narrow one that never was in use, one that was longest ago, or a wide one.
+    fn take(&mut self) -> Option<u32> {
+        let new = self.held.len();
+        let free = (new >= NARROW).then(|| self.free.pop_front().or_else(|| self.wide.pop()));
+        if let Some(index) = free.flatten() {
+            return Some(index);
+        }
+        if new >= PROCESSES {
+            return None;
+        }
+        self.held.push(Slot::default());
+        u32::try_from(new).ok()
+    }
 }
 
 impl Table {
@@ -49,14 +74,7 @@ impl Table {
     /// A new process; `None` if there are [`PROCESSES`] already.
     pub(crate) fn insert(&self) -> Option<Arc<Cell>> {
         let mut slots = write(&self.slots);
-        let index = match slots.free.pop() {
-            Some(index) => index,
-            None if slots.held.len() < PROCESSES => {
-                slots.held.push(Slot::default());
-                u32::try_from(slots.held.len() - 1).ok()?
-            }
-            None => return None,
-        };
+        let index = slots.take()?;
         let slot = slots.held.get_mut(index as usize)?;
         let pid = Pid { node: self.node.clone(), id: index + 1, serial: slot.serial };
         let cell = Arc::new(Cell::new(pid, self.limit));
@@ -71,7 +89,12 @@ impl Table {
         let Some(slot) = slots.held.get_mut(index as usize) else { return };
         if slot.serial == pid.serial && slot.cell.take().is_some() {
             slot.serial = slot.serial.wrapping_add(1);
-            slots.free.push(index);
+            if (index as usize) < NARROW {
+                slot.serial %= SERIALS;
+                slots.free.push_back(index);
+            } else {
+                slots.wide.push(index);
+            }
         }
     }
 
@@ -126,7 +149,7 @@ impl Table {
 
     pub(crate) fn len(&self) -> usize {
         let slots = read(&self.slots);
-        slots.held.len() - slots.free.len()
+        slots.held.len() - slots.free.len() - slots.wide.len()
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Cell>> {

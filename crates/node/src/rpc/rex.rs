@@ -194,7 +194,7 @@ fn job(
             Client::Plain(pid) => (To::Pid(pid), term!({rex, (outcome.into_reply())})),
             Client::Nobody => return,
         };
-        if let Err(error) = inner.send_back(mailbox.pid(), &to, &answer).await {
+        if let Err(error) = inner.send_back(mailbox.pid(), &to, &caller, &answer).await {
             tracing::debug!(%error, "the result of a call was lost");
         }
     }

@@ -14,6 +14,12 @@ use crate::{COOKIE, LIMIT, Stock};
 /// The same for each release.
 macro_rules! with_each_release {
     ($($name:ident)*) => {
+        mod otp_23 {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(meshx_e2e::Release::Otp23).await;
+            })*
+        }
         mod otp_25 {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
@@ -421,20 +427,6 @@ async fn both_dial_at_once(release: Release) {
             assert_eq!(seen(&mut events), (0, 1));
         }
     }
-}
-
-/// OTP 26 and later refuse what OTP 23 is, and so do we, with the reason.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn otp_23_is_refused_with_the_reason() {
-    if skips(Release::Otp23.needs()) {
-        return;
-    }
-    let mut stock = Stock::start(Release::Otp23, "a");
-    let node = stock.beside("rust").start().await.unwrap();
-    let error = node.connect(&stock.name).await.unwrap_err().to_string();
-    assert!(error.contains("lacks UNLINK_ID V4_NC"), "{error}");
-    assert_eq!(stock.vm.eval("net_kernel:connect_node('rust@127.0.0.1')"), "false");
-    assert!(node.peers().is_empty());
 }
 
 fn seen(events: &mut tokio::sync::broadcast::Receiver<NodeEvent>) -> (usize, usize) {

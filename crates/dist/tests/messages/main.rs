@@ -2,6 +2,7 @@
 //! changes how it is written. Skipped with a notice where there is no `erl`; releases beside the
 //! machine's own run where `cargo xtask provision --otp` put them.
 
+mod identifiers;
 mod sending;
 mod session;
 #[path = "../support/mod.rs"]
@@ -23,6 +24,14 @@ const DRIVER: &str = "Loop = fun Loop(Owner) -> receive \
                       register(driver, spawn(fun() -> process_flag(trap_exit, true), \
                                                       Loop(self()) end)).";
 
+/// What the releases at hand have beyond those of OTP 23.2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Since {
+    Otp23,
+    Otp25,
+    Otp28,
+}
+
 /// Each form; with an atom cache and without reasons behind, and so on.
 fn flag_sets() -> [Flags; 5] {
     let plain = Flags::NODE.without(Flags::DIST_HDR_ATOM_CACHE);
@@ -36,7 +45,7 @@ fn flag_sets() -> [Flags; 5] {
     ]
 }
 
-fn all_with(program: &[String], altact: bool) {
+fn all_with(program: &[String], since: Since) {
     let epmd = Epmd::start();
     let mut command = Command::new(&program[0]);
     let template = Vm::command(Some("vm@localhost"), "cookie", DRIVER);
@@ -54,10 +63,16 @@ fn all_with(program: &[String], altact: bool) {
     for (number, flags) in flag_sets().into_iter().enumerate() {
         let mut session = Session::dial(port, &format!("rust{number}@localhost"), flags);
         let has_altact = session.flags.contains(Flags::ALTACT_SIG);
-        assert_eq!(has_altact, altact && flags.contains(Flags::ALTACT_SIG));
+        assert_eq!(has_altact, since == Since::Otp28 && flags.contains(Flags::ALTACT_SIG));
+        let newer = Flags::UNLINK_ID | Flags::V4_NC | Flags::ALIAS;
+        let expected = if since == Since::Otp23 { Flags::NONE } else { newer };
+        assert_eq!(session.flags & newer, expected);
         watching::links(&mut session);
         watching::monitors(&mut session);
         sending::messages(&mut session);
+        if since >= Since::Otp25 {
+            sending::aliases(&mut session);
+        }
         sending::spawns(&mut session);
         sending::large(&mut session);
         if has_altact {
@@ -67,17 +82,18 @@ fn all_with(program: &[String], altact: bool) {
         assert_eq!(session.links(&session.driver.clone()), term!([]));
         assert_eq!(session.others, []);
     }
+    identifiers::limits(port, since == Since::Otp23);
 }
 
 #[test]
 fn with_the_release_of_this_machine() {
     if erl_is_here() {
-        all_with(&["erl".to_owned()], false);
+        all_with(&["erl".to_owned()], Since::Otp25);
     }
 }
 
 /// A release in a folder for `chroot`, as the end-to-end tests have it; skipped where there is none.
-fn with_release(release: u32, altact: bool) {
+fn with_release(release: u32, since: Since) {
     let given = std::env::var_os(format!("MESHX_TEST_OTP{release}"));
     let cached = || {
         let home = std::env::var_os("HOME")?;
@@ -93,15 +109,20 @@ fn with_release(release: u32, altact: bool) {
         "for it in tmp dev etc; do mount --bind /$it '{folder}'/$it || exit; done; \
          exec chroot '{folder}' /usr/bin/erl \"$@\""
     );
-    all_with(&["unshare", "--mount", "sh", "-c", &script, "erl"].map(str::to_owned), altact);
+    all_with(&["unshare", "--mount", "sh", "-c", &script, "erl"].map(str::to_owned), since);
+}
+
+#[test]
+fn with_23() {
+    with_release(23, Since::Otp23);
 }
 
 #[test]
 fn with_27() {
-    with_release(27, false);
+    with_release(27, Since::Otp25);
 }
 
 #[test]
 fn with_29() {
-    with_release(29, true);
+    with_release(29, Since::Otp28);
 }

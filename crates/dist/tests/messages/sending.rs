@@ -6,7 +6,7 @@ use meshx_etf::{Binary, Pid, Term, term};
 
 use crate::session::{Session, atom, reference_in};
 
-/// Messages to pids, names and aliases; exit signals; group leaders.
+/// Messages to pids and names; exit signals; group leaders.
 pub(crate) fn messages(session: &mut Session) {
     let (me, driver) = (session.me.clone(), session.driver.clone());
     for content in [term!(hi), term!({["text", 1.5], #{a => (me.clone())}}), term!([])] {
@@ -24,17 +24,6 @@ pub(crate) fn messages(session: &mut Session) {
     let nobody = Control::SendName { from: me.clone(), to: atom("nobody") };
     session.send(&nobody, Some(&term!(hi)));
 
-    let alias = reference_in(session.erlang("alias", []));
-    let to_alias = Control::SendAlias { from: me.clone(), to: alias.clone() };
-    session.send(&to_alias, Some(&term!({by, alias})));
-    assert_eq!(session.got(), term!({by, alias}));
-    session.erlang("unalias", [alias.into()]);
-    session.send(&to_alias, Some(&term!({by, alias})));
-    let ours = session.reference();
-    session.erlang("send", [ours.clone().into(), term!({to, alias})]);
-    let to_alias = Control::SendAlias { from: driver.clone(), to: ours };
-    assert_eq!(session.other(), (to_alias, Some(term!({to, alias})), false));
-
     session.kill(&driver, &term!({some, reason}));
     assert_eq!(session.got(), term!({EXIT, (me.clone()), {some, reason}}));
     session.erlang("exit", [me.clone().into(), term!({other, "reason"})]);
@@ -48,6 +37,21 @@ pub(crate) fn messages(session: &mut Session) {
     session.erlang("group_leader", [sleeper.clone().into(), me.clone().into()]);
     assert_eq!(session.control(), Control::GroupLeader { leader: sleeper.clone(), to: me });
     session.kill(&sleeper, &term!(kill));
+}
+
+/// Messages to aliases: OTP 24 and later.
+pub(crate) fn aliases(session: &mut Session) {
+    let (me, driver) = (session.me.clone(), session.driver.clone());
+    let alias = reference_in(session.erlang("alias", []));
+    let to_alias = Control::SendAlias { from: me.clone(), to: alias.clone() };
+    session.send(&to_alias, Some(&term!({by, alias})));
+    assert_eq!(session.got(), term!({by, alias}));
+    session.erlang("unalias", [alias.into()]);
+    session.send(&to_alias, Some(&term!({by, alias})));
+    let ours = session.reference();
+    session.erlang("send", [ours.clone().into(), term!({to, alias})]);
+    let to_alias = Control::SendAlias { from: driver, to: ours };
+    assert_eq!(session.other(), (to_alias, Some(term!({to, alias})), false));
 }
 
 /// Processes that we start there, and that they start here.

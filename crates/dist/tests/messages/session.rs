@@ -159,6 +159,24 @@ impl Session {
         }
     }
 
+    /// Whether a message of this content is one that only a peer with `V4_NC` can read.
+    pub(crate) fn is_wide(&self, content: &Term) -> bool {
+        let mut draft = Draft::new(self.outbox.form());
+        draft.payload(content).expect("a term");
+        draft.is_wide()
+    }
+
+    /// Waits until the VM closes the connection.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        loop {
+            match self.stream.read(&mut [0; 4096]) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+            }
+        }
+    }
+
     /// The next message that is none for `me`, in its order.
     pub(crate) fn other(&mut self) -> (Control, Option<Term>, bool) {
         let held = self.others.pop_front();

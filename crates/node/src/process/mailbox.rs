@@ -341,13 +341,13 @@ impl Inner {
             return self.after(cell, cell.link_broke(to, term!(noconnection)));
         };
         let link = Control::Link { from: cell.pid.clone(), to: to.clone() };
-        let related = connection.relate(cell.pid.id, &self.processes);
         let tell = || connection.signal(sender(&cell.pid), &link);
         let protocol = connection.link_protocol();
         if cell.link(to, Some(connection.id), protocol, tell) != LinkStep::Tell {
             return;
         }
-        if related {
+        // Not before: the connection may have ended since, and with it what it knew of then.
+        if connection.relate(cell.pid.id, &self.processes) {
             if let Some(reason) = cell.ended_with() {
                 // Its farewell may have gone before the link.
                 let exit = Control::Exit { from: cell.pid.clone(), to: to.clone() };

@@ -369,6 +369,49 @@ async fn a_lost_node_is_told_once_to_each() {
     }
 }
 
+/// Relations that are made while their connection ends: each ends with it, or with the next one, once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relations_made_while_the_connection_ends() {
+    let (a, b) = pair().await;
+    let there = b.mailbox().unwrap();
+    there.trap_exits(true);
+    let pid = there.pid().clone();
+    for round in 0..400 {
+        a.connect(b.name()).await.unwrap();
+        let mut relating = Vec::new();
+        for _ in 0..4 {
+            let (mailbox, pid) = (a.mailbox().unwrap(), pid.clone());
+            relating.push(tokio::spawn(async move {
+                mailbox.trap_exits(true);
+                mailbox.link(&pid).await;
+                let reference = mailbox.monitor(&pid).await;
+                (mailbox, reference)
+            }));
+        }
+        for _ in 0..round % 50 {
+            std::hint::spin_loop();
+        }
+        a.disconnect(b.name());
+        let mut related = Vec::new();
+        for one in relating {
+            related.push(one.await.unwrap());
+        }
+        a.disconnect(b.name());
+        for (mut mailbox, reference) in related {
+            let (mut exits, mut downs) = (0, 0);
+            for _ in 0..2 {
+                match next(&mut mailbox).await {
+                    Signal::Exit { reason, .. } if reason == term!(noconnection) => exits += 1,
+                    Signal::Down(down) if down.reference == reference => downs += 1,
+                    other => panic!("round {round}: {other:?}"),
+                }
+            }
+            assert_eq!((exits, downs), (1, 1), "round {round}");
+            assert!(mailbox.try_receive().is_none());
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_and_aliases() {
     for (place, a, b) in places().await {

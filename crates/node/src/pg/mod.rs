@@ -6,7 +6,8 @@
 //! out of them (`pg(3)`; the protocol is that of OTP 23 and later, recorded with 23, 25 and 27).
 //!
 //! Among visible nodes, stock scopes find ours by themselves. A hidden node is not looked for, but
-//! welcome: its scopes introduce themselves to every node that is connected.
+//! welcome: its scopes introduce themselves to every node that is connected, and again every five
+//! seconds where no scope has answered yet.
 
 mod groups;
 mod scope;

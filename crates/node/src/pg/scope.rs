@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use meshx_dist::control::Target;
 use meshx_etf::{Atom, Pid, Reference, Term, term};
 use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
 
 use super::groups::{Groups, take_each};
 use super::{Event, EventKind, Scope};
@@ -15,6 +17,10 @@ use crate::membership::{Change, Membership};
 use crate::node::Inner;
 use crate::process::{Down, Mailbox, Signal};
 use crate::to::To;
+
+/// So often a hidden node looks again where it found no scope: one that starts later looks for visible
+/// nodes only.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What is asked of a scope from within the program.
 #[derive(Debug)]
@@ -51,9 +57,12 @@ impl Server {
     /// Serves until the process ends.
     pub(super) async fn run(mut self, mut mailbox: Mailbox, mut commands: mpsc::Receiver<Command>) {
         let mut membership = Membership::of(&self.node.peers);
+        let mut look_again = tokio::time::interval(LOOK_AGAIN);
+        look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 change = membership.next() => self.change(change),
+                _ = look_again.tick(), if self.is_hidden() => self.look_again(),
                 // The node keeps a scope, and so a sender, as long as it lives.
                 Some(command) = commands.recv() => self.command(command, &mailbox).await,
                 signal = mailbox.receive() => match signal {
@@ -67,10 +76,27 @@ impl Server {
     fn change(&self, change: Change) {
         let Change::Up { node, hidden } = change else { return };
         // Who is hidden from us is left alone; if it is we who are hidden, nobody else would begin.
-        if !hidden || self.node.config.visibility == Visibility::Hidden {
-            let scope = To::NameAt(self.name.clone(), node);
-            self.node.post(&self.pid, &scope, &term!({discover, (self.pid.clone())}));
+        if !hidden || self.is_hidden() {
+            self.discover(node);
         }
+    }
+
+    fn is_hidden(&self) -> bool {
+        self.node.config.visibility == Visibility::Hidden
+    }
+
+    fn look_again(&self) {
+        for connection in self.node.peers.all() {
+            let node = connection.name();
+            if self.remote.keys().all(|scope| scope.node.name() != node) {
+                self.discover(node.clone());
+            }
+        }
+    }
+
+    fn discover(&self, node: Atom) {
+        let scope = To::NameAt(self.name.clone(), node);
+        self.node.post(&self.pid, &scope, &term!({discover, (self.pid.clone())}));
     }
 
     async fn command(&mut self, command: Command, mailbox: &Mailbox) {

@@ -71,6 +71,12 @@ async fn a_polite_node_holds_up_no_node_of_otp_27() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_holds_up_a_node_of_otp_23() {
+    meets(Release::Otp23, Visibility::Hidden).await;
+    meets(Release::Otp23, Visibility::VISIBLE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_polite_node_keeps_locks() {
     let mut stock = Stock::start(Release::Machine, "a");
     let _node = rust(&stock, Visibility::VISIBLE).await;
@@ -151,6 +157,11 @@ async fn polite_with_cut_links(release: Release) {
 #[tokio::test(flavor = "multi_thread")]
 async fn cut_links_of_a_polite_node_concern_nobody_else() {
     polite_with_cut_links(Release::Machine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cut_links_of_a_polite_node_concern_nobody_else_of_otp_23() {
+    polite_with_cut_links(Release::Otp23).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

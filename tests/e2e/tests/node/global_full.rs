@@ -121,6 +121,14 @@ async fn names_are_shared_with_otp_27() {
     names_are_shared(Release::Otp27).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_shared_with_otp_23() {
+    names_are_shared(Release::Otp23).await;
+    for name in ["z", "b"] {
+        two_of_a_name(Release::Otp23, name).await;
+    }
+}
+
 /// Both partitions have a name when they meet. The node of the lesser name chooses, and its process
 /// stays.
 async fn two_of_a_name(release: Release, rust_name: &str) {
@@ -283,6 +291,11 @@ async fn three_nodes_of_otp_27_and_ours_know_each_other() {
     all_three(Release::Otp27).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_of_otp_23_and_ours_know_each_other() {
+    all_three(Release::Otp23).await;
+}
+
 /// The link to one node breaks: we lose all of them, as OTP has it, and they do not lose each other.
 async fn a_cut_link(release: Release) {
     const A: &str = "['a@127.0.0.1']";
@@ -342,4 +355,54 @@ async fn rust_nodes_share_names_and_a_hidden_one_has_no_part() {
     let start = Instant::now();
     assert_eq!(second.register(&term!(name), theirs.pid()).await, Ok(true));
     assert!(start.elapsed() < SOON);
+}
+
+/// Links come and go faster than anybody can agree on anything; afterwards all is as before.
+async fn churn(release: Release) {
+    if skips(release.needs()) {
+        return;
+    }
+    let (mut a, mut b, node, names) = three(release).await;
+    for round in 0..24 {
+        let name = term!({round, (round)});
+        let mailbox = node.mailbox().unwrap();
+        match round % 4 {
+            0 => drop(a.vm.eval("erlang:disconnect_node('rust@127.0.0.1')")),
+            1 => _ = node.disconnect("b@127.0.0.1"),
+            2 => drop(b.eval("erlang:disconnect_node('rust@127.0.0.1')")),
+            _ => _ = node.disconnect("a@127.0.0.1"),
+        }
+        // Sometimes in the midst of it, sometimes after.
+        tokio::time::sleep(Duration::from_millis(round * 7 % 60)).await;
+        drop(node.connect("a@127.0.0.1").await);
+        drop(node.connect("b@127.0.0.1").await);
+        assert_eq!(names.register(&name, mailbox.pid()).await, Ok(true), "round {round}");
+        drop(mailbox);
+    }
+    // Whoever was told to leave has left by then, and comes again.
+    let start = Instant::now();
+    while names.nodes() != ["a@127.0.0.1", "b@127.0.0.1"] || names.sync(SOON).await.is_err() {
+        assert!(start.elapsed() < 2 * LIMIT, "{:?} {:?}", names.nodes(), node.nodes());
+        drop(node.connect("a@127.0.0.1").await);
+        drop(node.connect("b@127.0.0.1").await);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    knows(&mut a.vm, "['b@127.0.0.1','rust@127.0.0.1']");
+    knows(&mut b, "['a@127.0.0.1','rust@127.0.0.1']");
+    nothing_blocks(&mut a.vm);
+    nothing_blocks(&mut b);
+    let ours = node.mailbox().unwrap();
+    assert_eq!(names.register(&term!(last), ours.pid()).await, Ok(true));
+    assert_eq!(b.eval("node(global:whereis_name(last))"), "'rust@127.0.0.1'");
+    a.vm.await_eval("global:registered_names()", "[last]", SOON);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_come_and_go() {
+    churn(Release::Machine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_to_otp_27_come_and_go() {
+    churn(Release::Otp27).await;
 }

@@ -16,6 +16,8 @@ mod resolver;
 mod server;
 mod shared;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

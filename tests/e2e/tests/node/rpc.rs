@@ -84,7 +84,7 @@ fn difference(a: &mut Stock, call: &str) -> Option<String> {
     (stock != rust).then(|| format!("{call}\n  stock: {stock}\n  rust:  {rust}\n"))
 }
 
-fn all_classes(a: &mut Stock) {
+fn all_classes(a: &mut Stock, release: Release) {
     let calls = [
         "erpc:call(NODE, lists, reverse, [[1, 2, {three}]])",
         "erpc:call(NODE, erlang, node, [])",
@@ -144,14 +144,18 @@ fn all_classes(a: &mut Stock) {
         "gen_server:call({net_kernel, NODE}, unknown, 200)",
         "net_adm:ping(NODE)",
     ];
-    let differences: Vec<String> = calls.iter().filter_map(|call| difference(a, call)).collect();
+    // OTP 23 has no such group leader yet, and says how often it ticks.
+    let is_newer =
+        |call: &&str| call.contains("send_stdout_to_caller") || call.ends_with("ticktime)");
+    let calls = calls.iter().filter(|call| release != Release::Otp23 || !is_newer(call));
+    let differences: Vec<String> = calls.filter_map(|call| difference(a, call)).collect();
     assert!(differences.is_empty(), "{}", differences.concat());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_are_answered_as_by_a_stock_node() {
     let (mut a, _b, node) = three(Release::Machine).await;
-    all_classes(&mut a);
+    all_classes(&mut a, Release::Machine);
     // As it is, arguments and all.
     assert_eq!(
         a.vm.eval("T(fun() -> erpc:call('rust@127.0.0.1', os, cmd, [\"id\"]) end)"),
@@ -163,12 +167,12 @@ async fn calls_are_answered_as_by_a_stock_node() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_are_answered_as_by_a_stock_node_of_other_releases() {
-    for release in [Release::Otp27, Release::Otp29] {
+    for release in [Release::Otp23, Release::Otp27, Release::Otp29] {
         if skips(release.needs()) {
             continue;
         }
         let (mut a, _b, node) = three(release).await;
-        all_classes(&mut a);
+        all_classes(&mut a, release);
         node.stop().await;
     }
 }

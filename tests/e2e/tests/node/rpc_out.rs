@@ -44,7 +44,7 @@ async fn all_classes(node: &Node, stock: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn functions_of_stock_nodes_end_in_every_way() {
-    for release in [Release::Machine, Release::Otp27, Release::Otp29] {
+    for release in Release::ALL {
         if skips(release.needs()) {
             continue;
         }

@@ -6,6 +6,7 @@ mod flow;
 mod hostile;
 mod keep;
 mod meeting;
+mod old;
 mod raw;
 mod relations;
 mod scale;
@@ -16,10 +17,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use meshx_node::carrier::{Carried, Memory, Publication, Resolve, Static, Switchboard, Tcp};
-use meshx_node::{Builder, Cookie, Mailbox, Node, NodeEvent, Signal};
+use meshx_node::{Builder, Cookie, Flags, Mailbox, Node, NodeEvent, Signal};
 use tokio::sync::broadcast::Receiver;
 
 const COOKIE: &str = "a-cookie-of-tests";
+/// Held for writing by tests that measure what the process has in memory, and for reading by those that
+/// fill it.
+static MEMORY: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
 /// How long anything may take here.
 const LIMIT: Duration = Duration::from_secs(20);
 /// How long one waits for what should not come.
@@ -38,6 +42,16 @@ async fn pair() -> (Node, Node) {
     let board = Switchboard::new();
     let a = on(&board, "a").start().await.unwrap();
     let b = on(&board, "b").start().await.unwrap();
+    a.connect(b.name()).await.unwrap();
+    (a, b)
+}
+
+/// Two nodes that are connected, of which one can do no more than OTP 23.2.
+async fn old_pair() -> (Node, Node) {
+    let board = Switchboard::new();
+    let a = on(&board, "a").start().await.unwrap();
+    let newer = Flags::UNLINK_ID | Flags::V4_NC | Flags::ALIAS;
+    let b = on(&board, "b").without(newer).start().await.unwrap();
     a.connect(b.name()).await.unwrap();
     (a, b)
 }

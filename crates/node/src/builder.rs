@@ -11,7 +11,7 @@ use meshx_etf::{Atom, Node as NodeId};
 use tokio::task::AbortHandle;
 
 use crate::carrier::{Carrier, Listen, Myself};
-use crate::connection::accept;
+use crate::connection::{accept, ask_name, begin_with};
 use crate::error::StartError;
 use crate::global::{self, Global};
 use crate::keep::{Kept, keep};
@@ -45,7 +45,9 @@ impl Visibility {
 
 /// A node to be set up. See [`Node::builder`].
 pub struct Builder {
+    /// Only the host if another node gives the name.
     name: String,
+    name_from: Option<String>,
     cookie: Option<Cookie>,
     keep: Vec<String>,
     config: Config,
@@ -94,7 +96,11 @@ impl Builder {
             allow: None,
             flags: Flags::NODE,
         };
-        Self { name, cookie: None, keep: Vec::new(), config }
+        Self { name, name_from: None, cookie: None, keep: Vec::new(), config }
+    }
+
+    pub(crate) fn named_by(host: String, from: String) -> Self {
+        Self { name_from: Some(from), ..Self::new(host) }
     }
 
     /// The secret that all nodes share. There must be one.
@@ -196,16 +202,56 @@ impl Builder {
 
     /// Starts the node: it listens, and is known, when this returns.
     pub async fn start(mut self) -> Result<Node, StartError> {
-        for name in std::iter::once(&self.name).chain(&self.keep) {
-            if let Err(reason) = meshx_dist::name::split(name) {
-                return Err(StartError::Name { name: name.clone(), reason });
-            }
-        }
-        let Some(cookie) = self.cookie else { return Err(StartError::Cookie(self.name)) };
+        self.check_names()?;
+        let Some(cookie) = self.cookie.take() else { return Err(StartError::Cookie(self.name)) };
         self.config.cookies.common = cookie;
+        let mut listeners = Vec::new();
+        let from = self.name_from.clone().unwrap_or_default();
+        let unnamed = |reason| StartError::Unnamed { from: from.clone(), reason };
+        let (id, named) = match &self.name_from {
+            Some(from) => {
+                self.config.visibility = Visibility::Hidden;
+                let named = ask_name(&self.config, &self.name, &Atom::cut(from)).await;
+                let named = named.map_err(unnamed)?;
+                (named.id.clone(), Some(named))
+            }
+            None => (self.listen(&mut listeners).await?, None),
+        };
+        let inner = Arc::new(Inner::new(id, self.config));
+        services::start(&inner);
+        global::start(&inner);
+        let handshakes = Arc::new(Handshakes::default());
+        for (carrier, listener) in listeners {
+            let serve = serve(Arc::clone(&inner), carrier, listener, Arc::clone(&handshakes));
+            inner.tasks.spawn(serve);
+        }
+        if let Some(named) = named {
+            begin_with(&inner, named).await.map_err(unnamed)?;
+        }
+        for other in self.keep {
+            let kept = keep(&inner, Atom::cut(&other));
+            inner.tasks.spawn(hold(Arc::clone(&inner), kept));
+        }
+        Ok(Node::of(inner))
+    }
+
+    fn check_names(&self) -> Result<(), StartError> {
+        let wrong = |name: &String, reason| StartError::Name { name: name.clone(), reason };
+        let own = match &self.name_from {
+            Some(_) => meshx_dist::name::host_part(&self.name).map(drop),
+            None => meshx_dist::name::split(&self.name).map(drop),
+        };
+        own.map_err(|reason| wrong(&self.name, reason))?;
+        for name in self.name_from.iter().chain(&self.keep) {
+            meshx_dist::name::split(name).map_err(|reason| wrong(name, reason))?;
+        }
+        Ok(())
+    }
+
+    /// Listens by every carrier, as this node.
+    async fn listen(&mut self, listeners: &mut Vec<Listener>) -> Result<NodeId, StartError> {
         let hidden = self.config.visibility == Visibility::Hidden;
         let me = Myself { name: self.name.clone(), hidden };
-        let mut listeners = Vec::new();
         let mut creation = None;
         for carrier in &self.config.carriers {
             let listener = carrier.listen(&me).await.map_err(|reason| StartError::Listen {
@@ -218,22 +264,11 @@ impl Builder {
             listeners.push((Arc::clone(carrier), listener));
         }
         let creation = creation.filter(|&creation| creation > 3).unwrap_or_else(fresh_creation);
-        let id = NodeId::new(Atom::cut(&self.name), creation);
-        let inner = Arc::new(Inner::new(id, self.config));
-        services::start(&inner);
-        global::start(&inner);
-        let handshakes = Arc::new(Handshakes::default());
-        for (carrier, listener) in listeners {
-            let serve = serve(Arc::clone(&inner), carrier, listener, Arc::clone(&handshakes));
-            inner.tasks.spawn(serve);
-        }
-        for other in self.keep {
-            let kept = keep(&inner, Atom::cut(&other));
-            inner.tasks.spawn(hold(Arc::clone(&inner), kept));
-        }
-        Ok(Node::of(inner))
+        Ok(NodeId::new(Atom::cut(&self.name), creation))
     }
 }
+
+type Listener = (Arc<dyn Carrier>, Box<dyn Listen>);
 
 /// Until the node stops.
 async fn hold(node: Arc<Inner>, kept: Kept) {

@@ -24,6 +24,15 @@ pub enum StartError {
     /// No cookie.
     #[error("the node {0} has no cookie")]
     Cookie(String),
+    /// It was to get its name from another node, and did not.
+    #[error("the node got no name of {from}: {reason}")]
+    Unnamed {
+        /// Who was to give it.
+        from: String,
+        /// Why it did not.
+        #[source]
+        reason: ConnectError,
+    },
     /// A carrier could not listen, or its listener not be made known.
     #[error("{name} cannot be reached by {carrier}: {reason}")]
     Listen {

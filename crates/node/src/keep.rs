@@ -69,7 +69,7 @@ impl Kept {
     pub async fn up(&self) {
         let mut state = self.watch();
         if state.wait_for(|state| matches!(state, Keeping::Up)).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
@@ -143,6 +143,9 @@ async fn connected(node: &Inner, to: &Atom) {
 
 impl fmt::Debug for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kept").field("node", &self.node).field("state", &self.state()).finish()
+        f.debug_struct("Kept")
+            .field("node", &self.node)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
     }
 }

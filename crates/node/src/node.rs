@@ -97,6 +97,19 @@ impl Node {
         Builder::new(name.into())
     }
 
+    /// A node that has no name yet, to be set up: the node `from` gives it one at `host`, which is of the
+    /// form of that node's own (`-name undefined`; `erl_dist_protocol`, `NAME_ME`).
+    ///
+    /// Starting it connects to that node first, and fails if that is not there. It is hidden, whatever is
+    /// said, and does not listen: nobody finds it, and others reach it where it has connected. It keeps its
+    /// name, and connects to whomever it likes, until it is stopped. A [`Mesh`] cannot carry it: there,
+    /// nodes have certificates of their names before they speak.
+    ///
+    /// [`Mesh`]: crate::carrier::Mesh
+    pub fn dynamic(host: impl Into<String>, from: impl Into<String>) -> Builder {
+        Builder::named_by(host.into(), from.into())
+    }
+
     pub(crate) fn of(inner: Arc<Inner>) -> Self {
         Self { inner }
     }

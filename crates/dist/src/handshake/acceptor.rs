@@ -180,6 +180,7 @@ impl Acceptor {
         Ok(Link {
             flags: self.local.flags.negotiated(peer.flags),
             local_name: self.local.name.clone(),
+            local_creation: self.local.creation,
             peer,
             surplus: self.inbox.take(),
         })

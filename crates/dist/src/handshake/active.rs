@@ -31,6 +31,8 @@ pub struct Link {
     pub peer: Peer,
     /// Our own name; of interest if the acceptor gave it.
     pub local_name: String,
+    /// Which run of ours that is; of interest in the same case.
+    pub local_creation: u32,
     /// What both sides can do.
     pub flags: Flags,
     /// Bytes that came behind the last handshake message: the beginning of the link.

@@ -135,6 +135,7 @@ impl Initiator {
         Ok(Link {
             flags: self.local.flags.negotiated(peer.flags),
             local_name: self.local.name.clone(),
+            local_creation: self.local.creation,
             peer,
             surplus: self.inbox.take(),
         })

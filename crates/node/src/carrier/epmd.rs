@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use meshx_dist::epmd::{Alive, NodeType};
 use meshx_dist::name;
@@ -9,6 +10,9 @@ use meshx_epmd::{Client, Kept};
 
 use super::tcp::{Publication, Resolve, addresses};
 use super::{Carried, Myself};
+
+/// However many addresses a host has, and whatever hangs there, so long is one looked for in all.
+const LOOK_UP: Duration = Duration::from_millis(4500);
 
 /// EPMD, as stock nodes use it: this node is registered with the daemon of this machine, others are
 /// asked for at the daemon of their host.
@@ -32,18 +36,31 @@ impl Resolve for Epmd {
         Box::pin(async move {
             let (alive, host) = name::split(node).map_err(io::Error::other)?;
             let mut last = None;
-            for ip in addresses(host).await? {
-                match self.0.on(ip).lookup(alive).await {
-                    Ok(Some(found)) => return Ok(vec![SocketAddr::new(ip, found.port)]),
-                    Ok(None) => {
-                        let unknown = format!("EPMD of {ip} knows no node {alive}");
-                        last = Some(io::Error::new(io::ErrorKind::NotFound, unknown));
+            let asked = async {
+                for ip in addresses(host).await? {
+                    match self.0.on(ip).lookup(alive).await {
+                        Ok(Some(found)) => return Ok(Some(SocketAddr::new(ip, found.port))),
+                        Ok(None) => {
+                            let unknown = format!("EPMD of {ip} knows no node {alive}");
+                            last = Some(io::Error::new(io::ErrorKind::NotFound, unknown));
+                        }
+                        Err(error) => last = Some(io::Error::other(error)),
                     }
-                    Err(error) => last = Some(io::Error::other(error)),
                 }
-            }
-            let none = || io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
-            Err(last.unwrap_or_else(none))
+                Ok::<_, io::Error>(None)
+            };
+            let asked = tokio::time::timeout(LOOK_UP, asked).await;
+            let (kind, none) = match asked {
+                Ok(found) => match found? {
+                    Some(address) => return Ok(vec![address]),
+                    None => (io::ErrorKind::NotFound, format!("{host} has no address")),
+                },
+                Err(_) => {
+                    let late = format!("no EPMD of {host} answered within {LOOK_UP:?}");
+                    (io::ErrorKind::TimedOut, late)
+                }
+            };
+            Err(last.unwrap_or_else(|| io::Error::new(kind, none)))
         })
     }
 

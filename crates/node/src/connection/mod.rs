@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use io::start;
 pub(crate) use peers::{Answering, Peers};
-pub(crate) use setup::{accept, dial};
+pub(crate) use setup::{accept, ask_name, begin_with, dial};
 
 use crate::process::{LinkProtocol, Table, sender};
 

@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use meshx_dist::handshake::{Accepted, Acceptor, Failure, Flags, Initiator, Link, Status};
+use meshx_dist::handshake::{
+    Accepted, Acceptor, Failure, Flags, Framing, Initiator, Link, Local, Status,
+};
 use meshx_etf::{Atom, Node as NodeId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::peers::{Admission, Answering, Attempt, Awaited, Begin, Dialled, Origin};
 use super::{Connection, start};
+use crate::builder::Config;
 use crate::carrier::{Carrier, Stream};
 use crate::error::ConnectError;
 use crate::node::Inner;
@@ -102,15 +105,35 @@ async fn incoming(node: &Arc<Inner>, to: &Atom, mut begun: bool) -> Option<Arc<C
     }
 }
 
-async fn try_all(node: &Arc<Inner>, to: &Atom) -> Result<Arc<Connection>, ConnectError> {
+/// Dials, and takes the connection for ours.
+async fn try_all(node: &Arc<Inner>, to: &Atom) -> Dialled {
+    // A connection that the peer still has is dead, unless it was made a moment ago.
+    let is_new = || matches!(node.peers.awaited(to), Awaited::Up(_));
+    let (link, stream) = approach(&node.config, &node.local(to), to, &is_new).await?;
+    let origin = Origin { ours: true, takes_over: false };
+    let limit = node.config.setup_time;
+    let established = establish(node, link, stream, origin, BytesMut::new());
+    let timeout = |_| ConnectError::Timeout { node: to.clone(), limit };
+    tokio::time::timeout(limit, established).await.map_err(timeout)?
+}
+
+/// Dials by each carrier until one gets there, and shakes hands as `local`. If `leaves`, a connection
+/// that the peer still has is not taken over.
+async fn approach(
+    config: &Config,
+    local: &Local,
+    to: &Atom,
+    leaves: &(dyn Fn() -> bool + Sync),
+) -> Result<(Link, Stream), ConnectError> {
     if meshx_dist::name::split(to).is_err() {
         return Err(ConnectError::Name(to.to_string()));
     }
-    let limit = node.config.setup_time;
+    let limit = config.setup_time;
     let timeout = || ConnectError::Timeout { node: to.clone(), limit };
     let mut last = None;
-    for carrier in &node.config.carriers {
-        let stream = match tokio::time::timeout(limit, carrier.dial(to)).await {
+    for carrier in &config.carriers {
+        let until = tokio::time::Instant::now() + limit;
+        let stream = match tokio::time::timeout_at(until, carrier.dial(to)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(reason)) => {
                 let reason = Arc::new(reason);
@@ -122,8 +145,8 @@ async fn try_all(node: &Arc<Inner>, to: &Atom) -> Result<Arc<Connection>, Connec
                 continue;
             }
         };
-        let shaken = initiate(node, to, carrier.as_ref(), stream);
-        return match tokio::time::timeout(limit, shaken).await {
+        let shaken = initiate(local.clone(), to, carrier.framing(), stream, leaves);
+        return match tokio::time::timeout_at(until, shaken).await {
             Ok(Err(closed @ ConnectError::Closed { .. })) => {
                 // Its stream is gone by now, which may be what the carrier waits for to tell.
                 let reason = reason(carrier.as_ref(), to).await;
@@ -153,15 +176,14 @@ async fn reason(carrier: &dyn Carrier, to: &Atom) -> Option<std::io::Error> {
 }
 
 async fn initiate(
-    node: &Arc<Inner>,
+    local: Local,
     to: &Atom,
-    carrier: &dyn Carrier,
+    framing: Framing,
     mut stream: Stream,
-) -> Result<Arc<Connection>, ConnectError> {
+    leaves: &(dyn Fn() -> bool + Sync),
+) -> Result<(Link, Stream), ConnectError> {
     let failed = |reason| ConnectError::Handshake { node: to.clone(), reason };
     let mut out = BytesMut::new();
-    let local = node.local(to);
-    let framing = carrier.framing();
     let mut initiator =
         Initiator::new(framing, local, to.as_str(), challenge(), &mut out).map_err(failed)?;
     let mut answered = false;
@@ -177,14 +199,9 @@ async fn initiate(
             Ok(0) | Err(_) => return Err(closed()),
             Ok(_) => {}
         }
-        // A connection that the peer still has is dead, unless it was made a moment ago.
-        let connected = matches!(node.peers.awaited(to), Awaited::Up(_));
-        initiator = initiator.taking_over(!connected);
+        initiator = initiator.taking_over(!leaves());
         match initiator.received(&bytes, &mut out) {
-            Ok(Some(link)) => {
-                let origin = Origin { ours: true, takes_over: false };
-                return establish(node, link, stream, origin, BytesMut::new()).await;
-            }
+            Ok(Some(link)) => return Ok((link, stream)),
             Ok(None) => {}
             Err(failure) => {
                 // That we do not take over, if that is it.
@@ -195,6 +212,39 @@ async fn initiate(
         // What follows the challenge is the proof that we have the cookie.
         answered |= !out.is_empty();
     }
+}
+
+/// A name that another node has given, and the connection by which it did.
+pub(crate) struct Named {
+    pub(crate) id: NodeId,
+    link: Link,
+    stream: Stream,
+}
+
+/// Asks that node for a name at this host (`erl_dist_protocol`, "Distribution Handshake", `NAME_ME`).
+pub(crate) async fn ask_name(
+    config: &Config,
+    host: &str,
+    from: &Atom,
+) -> Result<Named, ConnectError> {
+    let local = Local {
+        name: host.to_owned(),
+        flags: config.flags() | Flags::NAME_ME,
+        creation: 0,
+        cookie: config.cookies.of(from),
+    };
+    let (mut link, stream) = approach(config, &local, from, &|| false).await?;
+    link.flags = link.flags.without(Flags::NAME_ME);
+    let none = || ConnectError::Handshake { node: from.clone(), reason: Failure::NotNamed };
+    meshx_dist::name::split(&link.local_name).map_err(|_| none())?;
+    let name = Atom::new(&link.local_name).map_err(|_| none())?;
+    Ok(Named { id: NodeId::new(name, link.local_creation), link, stream })
+}
+
+/// The connection by which the node got its name is its first.
+pub(crate) async fn begin_with(node: &Arc<Inner>, named: Named) -> Dialled {
+    let origin = Origin { ours: true, takes_over: false };
+    establish(node, named.link, named.stream, origin, BytesMut::new()).await
 }
 
 /// Answers the handshake on a stream that came in.

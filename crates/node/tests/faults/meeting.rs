@@ -333,6 +333,35 @@ async fn a_node_without_a_name_gets_one() {
     until("they left", || a.peers().is_empty()).await;
 }
 
+/// The same in the other role.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_gets_its_name_from_another() {
+    let board = Switchboard::new();
+    let a = on(&board, "a").start().await.unwrap();
+    let asks = || {
+        Node::dynamic("127.0.0.1", a.name().as_str())
+            .cookie(Cookie::new(COOKIE))
+            .carrier(Memory::new(&board))
+    };
+    let (one, other) = (asks().start().await.unwrap(), asks().start().await.unwrap());
+    assert_ne!(one.name(), other.name());
+    assert_eq!(a.peers().len(), 2);
+    assert!(a.peers().iter().all(|peer| peer.hidden));
+    assert!(a.peers().iter().any(|it| it.name == *one.name() && it.creation == one.creation()));
+    talk(&a, &one).await;
+    a.disconnect(one.name());
+    until("it is cut", || one.peers().is_empty()).await;
+    // It does not listen; it still dials, under its name.
+    assert!(a.connect(one.name()).await.is_err());
+    talk(&one, &a).await;
+    // A node that gives no name is no help.
+    let b = on(&board, "b").allow(|_| false).start().await.unwrap();
+    b.stop().await;
+    let asks = Node::dynamic("127.0.0.1", b.name().as_str()).cookie(Cookie::new(COOKIE));
+    let error = asks.carrier(Memory::new(&board)).start().await.unwrap_err().to_string();
+    assert!(error.starts_with("the node got no name of b@127.0.0.1: "), "{error}");
+}
+
 /// A node that stops while it is dialled, and while it dials, is connected to nobody afterwards.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_node_stays_alone() {

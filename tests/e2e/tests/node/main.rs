@@ -10,6 +10,7 @@ mod limits;
 mod messages;
 mod partition;
 mod pg;
+mod ports;
 mod pubsub;
 mod rpc;
 mod rpc_out;

@@ -26,17 +26,25 @@ mod locks;
 mod names;
 mod polite;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use meshx_etf::term;
+use tokio::task::JoinSet;
 
 pub use names::{GlobalError, GlobalNames};
 
 use crate::builder::Visibility;
-use crate::node::Inner;
+use crate::node::{Inner, Node};
+use crate::process::{Cell, Mailbox};
 
 /// The name of the process.
 const NAME: &str = "global_name_server";
 /// Of the protocol between name servers (OTP 25 and later).
 const VERSION: i64 = 8;
+
+/// When processes that were ended begin anew.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Which part a visible node has in the `global` of stock nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,28 +62,66 @@ pub enum Global {
 
 /// What a node with a full part has of it.
 #[derive(Debug, Default)]
-pub(crate) struct Part(OnceLock<full::Full>);
+pub(crate) struct Part(RwLock<Option<full::Full>>);
 
 /// Starts what the node's visibility asks for.
 pub(crate) fn start(node: &Arc<Inner>) {
     let Visibility::Visible { global } = node.config.visibility else { return };
+    let processes = begin(node, global);
+    let inner = Arc::clone(node);
+    node.tasks.spawn(async move {
+        tokio::select! {
+            biased;
+            () = inner.stop.cancelled() => {}
+            () = keep(&inner, global, processes) => {}
+        }
+    });
+}
+
+/// Whoever knows the pid of a process can end it. One that others rely on begins anew.
+async fn keep(node: &Arc<Inner>, global: Global, mut processes: Vec<Arc<Cell>>) {
+    loop {
+        let mut ends = JoinSet::new();
+        for process in &processes {
+            let ended = process.ended.clone();
+            ends.spawn(async move { ended.cancelled().await });
+        }
+        ends.join_next().await;
+        tracing::error!(node = %node.id.name(), "a process of global was ended; it begins anew");
+        for process in &processes {
+            node.finish(process, term!(shutdown));
+        }
+        // Those who know us would go on with what is lost here.
+        for connection in node.peers.all() {
+            if global == Global::Full && !connection.is_hidden() {
+                connection.close("global begins anew");
+            }
+        }
+        tokio::time::sleep(AGAIN).await;
+        processes = begin(node, global);
+    }
+}
+
+/// Gives the processes; none if the node has no room for them.
+fn begin(node: &Arc<Inner>, global: Global) -> Vec<Arc<Cell>> {
     match global {
         Global::Polite => {
-            let Some(mailbox) = server(node) else { return };
-            let inner = Arc::clone(node);
+            let Some(mailbox) = server(node) else { return Vec::new() };
+            let (inner, process) = (Arc::clone(node), Arc::clone(mailbox.cell()));
             node.run(mailbox, |mailbox| polite::serve(inner, mailbox));
+            vec![process]
         }
         Global::Full => {
-            if let Some(full) = full::start(node) {
-                drop(node.global.0.set(full));
-            }
+            let Some((full, processes)) = full::start(node) else { return Vec::new() };
+            *node.global.0.write().unwrap_or_else(PoisonError::into_inner) = Some(full);
+            processes
         }
     }
 }
 
 /// The process; a node that starts has room for it.
-fn server(node: &Arc<Inner>) -> Option<crate::Mailbox> {
-    let mailbox = crate::Node::of(Arc::clone(node)).mailbox().ok()?;
+fn server(node: &Arc<Inner>) -> Option<Mailbox> {
+    let mailbox = Node::of(Arc::clone(node)).mailbox().ok()?;
     mailbox.trap_exits(true);
     mailbox.register(NAME).ok()?;
     Some(mailbox)

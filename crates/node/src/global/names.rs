@@ -1,7 +1,7 @@
 //! Global names, as the program sees them.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use meshx_etf::{Atom, Pid, Term};
@@ -37,9 +37,10 @@ pub enum GlobalError {
         /// How long was waited.
         limit: Duration,
     },
-    /// The node is stopping.
-    #[error("the node is stopping")]
-    Stopping,
+    /// The node is stopping, or somebody ended the processes of its `global`: they begin anew, and
+    /// [`Node::global`] finds them.
+    #[error("the node is stopping, or its global begins anew")]
+    Ended,
 }
 
 impl Node {
@@ -58,8 +59,8 @@ impl Node {
     /// # }
     /// ```
     pub fn global(&self) -> Result<GlobalNames, GlobalError> {
-        let full = self.inner().global.0.get();
-        let full = full.ok_or_else(|| GlobalError::NotPart(self.name().clone()))?;
+        let full = self.inner().global.0.read().unwrap_or_else(PoisonError::into_inner);
+        let full = full.as_ref().ok_or_else(|| GlobalError::NotPart(self.name().clone()))?;
         Ok(GlobalNames {
             node: Arc::clone(self.inner()),
             shared: Arc::clone(&full.shared),
@@ -116,7 +117,7 @@ impl GlobalNames {
         let done = synced.wait_for(|synced| missing(synced).is_empty());
         match tokio::time::timeout(limit, done).await {
             Ok(Ok(_)) => return Ok(()),
-            Ok(Err(_)) => return Err(GlobalError::Stopping),
+            Ok(Err(_)) => return Err(GlobalError::Ended),
             Err(_) => {}
         }
         let nodes = missing(&synced.borrow());
@@ -126,11 +127,11 @@ impl GlobalNames {
     async fn change(&self, change: Change) -> Result<bool, GlobalError> {
         let (done, made) = oneshot::channel();
         let transaction = Transaction { change, done };
-        self.transactions.send(transaction).await.map_err(|_| GlobalError::Stopping)?;
+        self.transactions.send(transaction).await.map_err(|_| GlobalError::Ended)?;
         match made.await {
             Ok(Some(made)) => Ok(made),
             Ok(None) => Err(GlobalError::Locked(LIMIT)),
-            Err(_) => Err(GlobalError::Stopping),
+            Err(_) => Err(GlobalError::Ended),
         }
     }
 }

@@ -406,3 +406,28 @@ async fn links_come_and_go() {
 async fn links_to_otp_27_come_and_go() {
     churn(Release::Otp27).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_kills_the_processes_of_global() {
+    for visibility in [Visibility::VISIBLE, FULL] {
+        let mut stock = Stock::start(Release::Machine, "a");
+        let node = stock.beside("rust").visibility(visibility).start().await.unwrap();
+        node.connect(&stock.name).await.unwrap();
+        nothing_blocks(&mut stock.vm);
+        let killer = node.mailbox().unwrap();
+        let before = node.whereis("global_name_server").unwrap();
+        killer.exit(&before, &term!(kill)).await.unwrap();
+        let start = Instant::now();
+        while node.whereis("global_name_server").is_none_or(|pid| pid == before) {
+            assert!(start.elapsed() < SOON);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if visibility == FULL {
+            stock.vm.await_eval("nodes()", "[]", SOON);
+            node.connect(&stock.name).await.unwrap();
+            node.global().unwrap().sync(SOON).await.unwrap();
+        }
+        nothing_blocks(&mut stock.vm);
+        node.stop().await;
+    }
+}

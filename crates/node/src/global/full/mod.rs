@@ -27,6 +27,7 @@ pub(super) use registrar::{Change, LIMIT, Transaction};
 pub(super) use shared::Shared;
 
 use crate::node::{Inner, Node};
+use crate::process::Cell;
 
 /// So much may wait for the locker, for the registrar, and for the server from the two of them.
 const WAITING: usize = 4096;
@@ -38,11 +39,12 @@ pub(super) struct Full {
     pub(super) transactions: mpsc::Sender<Transaction>,
 }
 
-/// Starts the processes. `None` if the node has no room for them, or the name is taken.
-pub(super) fn start(node: &Arc<Inner>) -> Option<Full> {
+/// Starts the processes, and gives them. `None` if the node has no room for them, or the name is taken.
+pub(super) fn start(node: &Arc<Inner>) -> Option<(Full, Vec<Arc<Cell>>)> {
     let server = super::server(node)?;
     let process = || Node::of(Arc::clone(node)).mailbox().ok();
     let (locker, registrar) = (process()?, process()?);
+    let processes = [&server, &locker, &registrar].map(|it| Arc::clone(it.cell())).to_vec();
     let shared = Arc::new(Shared::default());
     let (orders, ordered) = mpsc::channel(WAITING);
     let (news, told) = mpsc::channel(WAITING);
@@ -54,5 +56,5 @@ pub(super) fn start(node: &Arc<Inner>) -> Option<Full> {
     node.run(locker, |mailbox| locking.run(mailbox, ordered));
     let registering = registrar::Registrar::new(Arc::clone(node), Arc::clone(&shared));
     node.run(registrar, |mailbox| registering.run(mailbox, waiting));
-    Some(Full { shared, transactions })
+    Some((Full { shared, transactions }, processes))
 }

@@ -7,11 +7,12 @@ use meshx_node::etf::{Term, term};
 use meshx_node::{CallError, Signal};
 
 use crate::raw::Claim;
-use crate::{Known, LIMIT, address, builder, next, on, until};
+use crate::{Known, LIMIT, MEMORY, address, builder, next, on, until};
 
 /// A full mailbox holds its senders back; nothing is lost, and all is in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_mailbox_holds_senders_back() {
+    let _memory = MEMORY.read().await;
     const COUNT: usize = 10_000;
     let board = Switchboard::new();
     let a = on(&board, "a").start().await.unwrap();
@@ -104,6 +105,7 @@ async fn the_answer_gets_past_a_full_mailbox() {
 /// D8: a peer that reads nothing: its senders wait, memory stays small, others are served.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_peer_costs_nobody_else() {
+    let _memory = MEMORY.write().await;
     let known = Known::default();
     let a = builder("a").carrier(known.tcp()).start().await.unwrap();
     let b = builder("b").carrier(known.tcp()).start().await.unwrap();
@@ -130,14 +132,15 @@ async fn a_frozen_peer_costs_nobody_else() {
     assert!(grown < 180 << 20, "{grown} bytes more");
 
     let (left, mut right) = (a.mailbox().unwrap(), b.mailbox().unwrap());
-    let mut worst = Duration::ZERO;
+    let mut times = Vec::new();
     for _ in 0..500 {
         let begun = Instant::now();
         left.send(right.pid(), "ping").await.unwrap();
         next(&mut right).await;
-        worst = worst.max(begun.elapsed());
+        times.push(begun.elapsed());
     }
-    assert!(worst < Duration::from_millis(250), "{worst:?}");
+    times.sort();
+    assert!(times[495] < Duration::from_millis(100), "{:?}", times[495]);
     a.disconnect("frozen@127.0.0.1");
     for sender in senders {
         drop(tokio::time::timeout(LIMIT, sender).await.expect("it is told"));
@@ -148,6 +151,7 @@ async fn a_frozen_peer_costs_nobody_else() {
 /// Exits and the like do not wait; but there is an end to what gathers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn signals_to_a_frozen_peer_do_not_gather_for_good() {
+    let _memory = MEMORY.read().await;
     let known = Known::default();
     let a = builder("a").carrier(known.tcp()).start().await.unwrap();
     let frozen = Claim::of("frozen").connect(address(&a), a.name()).await.unwrap();
@@ -168,6 +172,7 @@ async fn signals_to_a_frozen_peer_do_not_gather_for_good() {
 
 /// D9: a huge message goes in fragments, and small ones pass between them.
 async fn huge_and_small(size: usize, count: usize) {
+    let _memory = MEMORY.read().await;
     let known = Known::default();
     let a = builder("a").carrier(known.tcp()).start().await.unwrap();
     let b = builder("b").carrier(known.tcp()).mailbox_limit(4 << 30).start().await.unwrap();

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::raw::{Claim, dial, frame, is_closed, short_frame};
-use crate::{Known, LIMIT, address, builder, next, on, quiet, until};
+use crate::{Known, LIMIT, MEMORY, address, builder, next, on, quiet, until};
 
 /// A node under attack, a good peer of it, and a process that is to hear the good one only.
 struct Victim {
@@ -152,6 +152,7 @@ async fn wrong_handshakes() {
 /// Six hundred who begin and say no more: whoever comes then is let in at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_half_handshakes_keep_nobody_out() {
+    let _alone = MEMORY.write().await;
     let mut victim = Victim::new(|it| it).await;
     let before = crate::scale::resident();
     let mut half = Vec::new();
@@ -250,6 +251,7 @@ fn wrong_frames(own: &Pid) -> Vec<(&'static str, Vec<u8>)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_after_the_handshake() {
+    let _alone = MEMORY.write().await;
     let mut victim = Victim::new(|it| it).await;
     let mut linked = victim.node.mailbox().unwrap();
     linked.trap_exits(true);
@@ -321,6 +323,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 /// A gibibyte is announced, and little of it comes: memory is taken as bytes come.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_only_announced_costs_nothing() {
+    let _alone = MEMORY.write().await;
     let mut victim = Victim::new(|it| it).await;
     let before = crate::scale::resident();
     let mut streams = Vec::new();

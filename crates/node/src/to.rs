@@ -6,8 +6,9 @@ use meshx_etf::dist::Draft;
 use meshx_etf::{Atom, Pid, Reference, Term, TypedError};
 use serde::Serialize;
 
-use crate::connection::{Connection, Unsent};
+use crate::connection::{Connection, Turn, Unsent};
 use crate::error::{ConnectError, SendError};
+use crate::process::sender;
 
 /// To whom a message goes.
 ///
@@ -67,20 +68,35 @@ impl Content for Term {
 }
 
 impl Connection {
-    /// Sends to a process of the peer.
-    pub(crate) fn deliver(
+    /// Sends to a process of the peer when there is room.
+    pub(crate) async fn deliver(
+        &self,
+        from: &Pid,
+        to: &To,
+        content: &(dyn Content + Sync),
+    ) -> Result<(), SendError> {
+        loop {
+            match self.deliver_now(from, to, content) {
+                Err(SendError::Busy(_)) => self.room(sender(from)).await,
+                done => return done,
+            }
+        }
+    }
+
+    /// Sends to a process of the peer if there is room.
+    pub(crate) fn deliver_now(
         &self,
         from: &Pid,
         to: &To,
         content: &dyn Content,
     ) -> Result<(), SendError> {
-        self.send_to(from, recipient(to), false, |draft| content.write(draft))?;
+        self.send_to(from, recipient(to), Turn::Room, |draft| content.write(draft))?;
         Ok(())
     }
 
-    /// As [`Connection::deliver`], without having waited for room.
+    /// Sends to a process of the peer, room or not.
     pub(crate) fn post(&self, from: &Pid, to: &To, content: &dyn Content) -> Result<(), SendError> {
-        self.send_to(from, recipient(to), true, |draft| content.write(draft))?;
+        self.send_to(from, recipient(to), Turn::Urgent, |draft| content.write(draft))?;
         Ok(())
     }
 }
@@ -96,6 +112,7 @@ fn recipient(to: &To) -> Recipient<'_> {
 impl From<Unsent> for SendError {
     fn from(unsent: Unsent) -> Self {
         match unsent {
+            Unsent::Busy(node) => Self::Busy(node),
             Unsent::Closed { node, reason } => Self::Connect(ConnectError::Lost { node, reason }),
             Unsent::Encode(error) => Self::Encode(error),
             Unsent::Incapable { node, lacks } => Self::Incapable { node, lacks },

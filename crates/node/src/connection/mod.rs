@@ -98,12 +98,32 @@ impl Relations {
     }
 }
 
+/// When a message may be put into the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Only if its sender need not wait.
+    Room,
+    /// Its sender has waited.
+    Now,
+    /// It cannot wait: what gathers so has a bound ([`HOPELESS`]), and a peer that asks for more such
+    /// and takes nothing is given up.
+    Urgent,
+}
+
 /// Why a message did not get onto a connection.
 #[derive(Debug)]
 pub(crate) enum Unsent {
-    Closed { node: Atom, reason: String },
+    /// The sender is to wait for room, and to try again.
+    Busy(Atom),
+    Closed {
+        node: Atom,
+        reason: String,
+    },
     Encode(TypedError),
-    Incapable { node: Atom, lacks: Flags },
+    Incapable {
+        node: Atom,
+        lacks: Flags,
+    },
 }
 
 thread_local! {
@@ -163,26 +183,25 @@ impl Connection {
         control: &Control,
         payload: impl FnOnce(&mut Draft) -> Result<(), TypedError>,
     ) -> Result<(), Unsent> {
-        self.push(sender, false, |draft| {
+        self.push(sender, Turn::Now, |draft| {
             control.write(self.flags, None, draft)?;
             payload(draft)
         })
     }
 
-    /// Sends a message, encoded by `payload`. One that did not wait for room is `urgent`: a peer that
-    /// asks for more such and takes nothing is given up.
+    /// Sends a message, encoded by `payload`.
     pub(crate) fn send_to(
         &self,
         from: &Pid,
         to: Recipient<'_>,
-        urgent: bool,
+        turn: Turn,
         payload: impl FnOnce(&mut Draft) -> Result<(), TypedError>,
     ) -> Result<(), Unsent> {
         // Either is enough: what carries messages to aliases is another thing since OTP 28.
         if matches!(to, Recipient::Alias(_)) && !self.takes_aliases() {
             return Err(self.incapable(Flags::ALIAS));
         }
-        self.push(sender(from), urgent, |draft| {
+        self.push(sender(from), turn, |draft| {
             write_message(from, to, self.flags, draft)?;
             payload(draft)
         })
@@ -190,7 +209,7 @@ impl Connection {
 
     /// Sends a signal without a payload. A connection that is gone says so by other ways.
     pub(crate) fn signal(&self, sender: u64, control: &Control) {
-        let pushed = self.push(sender, true, |draft| {
+        let pushed = self.push(sender, Turn::Urgent, |draft| {
             control.write(self.flags, None, draft)?;
             Ok(())
         });
@@ -201,7 +220,7 @@ impl Connection {
     /// the signal itself must not be lost.
     pub(crate) fn signal_reason(&self, sender: u64, control: &Control, reason: &Term) {
         let push = |reason: &Term| {
-            self.push(sender, true, |draft| {
+            self.push(sender, Turn::Urgent, |draft| {
                 if control.write(self.flags, Some(reason), draft)? {
                     draft.payload(reason)?;
                 }
@@ -218,7 +237,7 @@ impl Connection {
     fn push(
         &self,
         sender: u64,
-        urgent: bool,
+        turn: Turn,
         write: impl FnOnce(&mut Draft) -> Result<(), TypedError>,
     ) -> Result<(), Unsent> {
         DRAFT.with_borrow_mut(|draft| {
@@ -232,8 +251,11 @@ impl Connection {
                 drop(out);
                 return Err(Unsent::Closed { node: self.name().clone(), reason: self.why() });
             }
+            if turn == Turn::Room && out.outbox.is_busy(sender, BUSY) {
+                return Err(Unsent::Busy(self.name().clone()));
+            }
             let idle = out.outbox.is_empty();
-            out.urgent += if urgent { draft.len() } else { 0 };
+            out.urgent += if turn == Turn::Urgent { draft.len() } else { 0 };
             let hopeless = out.urgent > HOPELESS;
             out.outbox.push(sender, draft);
             drop(out);
@@ -258,7 +280,7 @@ impl Connection {
             Err(Unsent::Incapable { node, lacks }) => {
                 tracing::warn!(peer = %node, %lacks, "a signal was not sent: it cannot be read there");
             }
-            Ok(()) | Err(Unsent::Closed { .. }) => {}
+            Ok(()) | Err(Unsent::Closed { .. } | Unsent::Busy(_)) => {}
         }
     }
 

@@ -156,22 +156,21 @@ impl Mailbox {
     }
 
     async fn send_content(&self, to: To, content: &(dyn Content + Sync)) -> Result<(), SendError> {
-        let Some(connection) = self.route(&to) else {
-            return self.node.send(self.pid(), to, content).await;
-        };
-        connection.room(sender(self.pid())).await;
-        connection.deliver(self.pid(), &to, content)
+        match self.send_by_route(&to, content) {
+            Some(Err(SendError::Busy(_))) | None => self.node.send(self.pid(), to, content).await,
+            Some(done) => done,
+        }
     }
 
-    /// The connection to where that is, if there is one.
-    fn route(&self, to: &To) -> Option<Arc<Connection>> {
+    /// Sends at once by the connection to where that is, if there is one.
+    fn send_by_route(&self, to: &To, content: &dyn Content) -> Option<Result<(), SendError>> {
         let node = to.node()?;
         let mut route = self.route.lock().unwrap_or_else(PoisonError::into_inner);
         let last = route.as_ref().filter(|it| it.name() == node && !it.is_closing());
         if last.is_none() {
             *route = Some(self.node.peers.up_to(node)?);
         }
-        route.clone()
+        route.as_ref().map(|connection| connection.deliver_now(self.pid(), to, content))
     }
 
     /// As [`Mailbox::send`], at once: an error if the node is not connected or busy.
@@ -272,14 +271,13 @@ impl Inner {
     ) -> Result<(), SendError> {
         if let Some(node) = self.elsewhere(&to) {
             let connection = self.connect(&node).await?;
-            connection.room(sender(from)).await;
-            return connection.deliver(from, &to, content);
+            return connection.deliver(from, &to, content).await;
         }
         self.deliver(from, &to, content)
     }
 
-    /// Sends an answer; to the pid of who asked where aliases were not negotiated. Whoever asked over a connection that is gone has been told so, and does not
-    /// wait any more.
+    /// Sends an answer; to the pid of who asked where aliases were not negotiated. Whoever asked over
+    /// a connection that is gone has been told so, and does not wait any more.
     pub(crate) async fn send_back(
         self: &Arc<Self>,
         from: &Pid,
@@ -289,11 +287,10 @@ impl Inner {
     ) -> Result<(), SendError> {
         let Some(node) = self.elsewhere(to) else { return self.deliver(from, to, content) };
         let connection = self.peers.up_to(&node).ok_or(ConnectError::NotConnected(node))?;
-        connection.room(sender(from)).await;
         if matches!(to, To::Alias(_)) && !connection.takes_aliases() {
-            return connection.deliver(from, &To::from(caller), content);
+            return connection.deliver(from, &To::from(caller), content).await;
         }
-        connection.deliver(from, to, content)
+        connection.deliver(from, to, content).await
     }
 
     pub(crate) fn try_send(
@@ -304,10 +301,7 @@ impl Inner {
     ) -> Result<(), SendError> {
         let Some(node) = self.elsewhere(to) else { return self.deliver(from, to, content) };
         let connection = self.peers.up_to(&node).ok_or(ConnectError::NotConnected(node))?;
-        if connection.is_busy(sender(from)) {
-            return Err(SendError::Busy(connection.name().clone()));
-        }
-        connection.deliver(from, to, content)
+        connection.deliver_now(from, to, content)
     }
 
     /// Delivers to a process here.

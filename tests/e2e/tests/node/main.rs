@@ -8,6 +8,7 @@ mod global_full;
 mod handshake;
 mod limits;
 mod messages;
+mod otp_23;
 mod partition;
 mod pg;
 mod ports;

@@ -82,11 +82,13 @@ impl Measured {
     }
 }
 
-const PAIRS: [&str; 4] = ["BEAM -> BEAM", "BEAM -> Rust", "Rust -> BEAM", "Rust -> Rust"];
+/// Who sends to whom; the last one only where C programs can be built.
+const PAIRS: [&str; 5] =
+    ["BEAM -> BEAM", "BEAM -> Rust", "Rust -> BEAM", "Rust -> Rust", "BEAM -> C (ei)"];
 
 pub(crate) fn measure(stage: &Stage, section: &mut Section) -> Result<()> {
     let runtime = Runtime::new()?;
-    let Some(field) = Field::lay(stage)? else {
+    let Some(field) = Field::lay(stage, section)? else {
         const WHY: &str = "not measured: no `erl`, `erlc` and `epmd` on PATH";
         section.notice(WHY.to_owned());
         note(WHY);
@@ -101,12 +103,20 @@ pub(crate) fn measure(stage: &Stage, section: &mut Section) -> Result<()> {
         }
         let beam = field.beam_peer("b")?;
         let rust = field.rust_peer("r")?;
+        let ei = field.ei_peer("c")?;
         // In turns, so that nobody is always the first.
         for step in 0..PAIRS.len() {
             let pair = (step + run as usize) % PAIRS.len();
-            let peer = if pair.is_multiple_of(2) { &beam } else { &rust };
+            let peer = match pair {
+                0 | 2 => &beam,
+                1 | 3 => &rust,
+                _ => match &ei {
+                    Some(ei) => ei,
+                    None => continue,
+                },
+            };
             let measured = &mut all[pair];
-            if pair < 2 {
+            if matches!(pair, 0 | 1 | 4) {
                 field.drive(peer, measured)?;
             } else {
                 runtime.block_on(async {
@@ -141,9 +151,12 @@ fn report(section: &mut Section, all: &[Vec<Measured>], beside: Sample) {
             section.row(Row::new(workload.what, title, Unit::Ratio, ratio).at_least(aim));
         }
         let what = format!("{}, CPU time of the receiver", workload.what);
-        for (pair, title) in
-            [(0, "a BEAM, from a BEAM"), (1, "Rust, from a BEAM"), (3, "Rust, from Rust")]
-        {
+        for (pair, title) in [
+            (0, "a BEAM, from a BEAM"),
+            (4, "C (ei), from a BEAM"),
+            (1, "Rust, from a BEAM"),
+            (3, "Rust, from Rust"),
+        ] {
             let row = Row::new(&what, title, Unit::CpuMicroseconds, of(pair).cpu.clone());
             let row = match workload.cpu {
                 Some(cpu) if pair == 1 => row.at_most(cpu),

@@ -10,22 +10,26 @@ use anyhow::{Context, Result, bail};
 
 use super::{Measured, Peer, READY, WORKLOADS};
 use crate::program::Program;
+use crate::report::Section;
 use crate::stage::{Stage, find};
 
 const MODULE: &str = include_str!("../../erlang/meshx_bench.erl");
+const EI: &str = include_str!("../../peers/ei_node.c");
 
 /// Where nodes find each other.
 pub(super) struct Field<'s> {
     stage: &'s Stage,
     erl: PathBuf,
     pub(super) epmd_port: u16,
+    /// A C node by OTP's library, if one could be built.
+    ei: Option<PathBuf>,
     /// Lives as long as this.
     _epmd: Program,
 }
 
 impl<'s> Field<'s> {
     /// `None` if there is no Erlang.
-    pub(super) fn lay(stage: &'s Stage) -> Result<Option<Self>> {
+    pub(super) fn lay(stage: &'s Stage, section: &mut Section) -> Result<Option<Self>> {
         let (Some(erl), Some(erlc), Some(epmd)) = (find("erl"), find("erlc"), find("epmd")) else {
             return Ok(None);
         };
@@ -40,7 +44,23 @@ impl<'s> Field<'s> {
         let epmd = stage.start("epmd", command)?;
         let listens = || TcpStream::connect(("127.0.0.1", port)).ok().map(drop);
         stage.budget.until("epmd", READY, Duration::from_millis(5), listens)?;
-        Ok(Some(Self { stage, erl, epmd_port: port, _epmd: epmd }))
+        let ei = match build_ei(stage) {
+            Ok(program) => Some(program),
+            Err(error) => {
+                section.notice(format!("without the C node of OTP's `ei`: {error:#}"));
+                None
+            }
+        };
+        Ok(Some(Self { stage, erl, epmd_port: port, ei, _epmd: epmd }))
+    }
+
+    /// A C node that answers, if there is one.
+    pub(super) fn ei_peer(&self, name: &str) -> Result<Option<Peer>> {
+        let Some(program) = &self.ei else { return Ok(None) };
+        let mut command = self.stage.command(program, "");
+        command.env("ERL_EPMD_PORT", self.epmd_port.to_string());
+        command.args([name, super::peer::COOKIE]);
+        self.peer(name, command).map(Some)
     }
 
     /// A stock VM that answers.
@@ -100,6 +120,20 @@ impl<'s> Field<'s> {
         }
         bail!("the driver ended early; {}", driver.last_words())
     }
+}
+
+/// Needs a C compiler, and the library of Debian's `erlang-dev`.
+fn build_ei(stage: &Stage) -> Result<PathBuf> {
+    let compiler = find("cc").context("no `cc` on PATH")?;
+    let source = stage.folder().join("ei_node.c");
+    std::fs::write(&source, EI)?;
+    let program = stage.folder().join("ei-node");
+    let mut command = stage.command(&compiler, "");
+    let output = command.arg("-O2").arg("-o").arg(&program).arg(&source).arg("-lei").output()?;
+    if !output.status.success() {
+        bail!("cc ended with {}: no `ei` (Debian: erlang-dev)?", output.status);
+    }
+    Ok(program)
 }
 
 /// A node of this machine.

@@ -26,6 +26,12 @@ macro_rules! with_each_release {
                 super::$name(meshx_e2e::Release::Machine).await;
             })*
         }
+        mod otp_29 {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(meshx_e2e::Release::Otp29).await;
+            })*
+        }
         mod otp_27 {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {

@@ -14,7 +14,7 @@ pub(crate) use etf::{Etf, EtfAction, EtfDecode, EtfEncode, EtfFilter, Reading, W
 use meshx_core::{IntentionName, ServiceId, ServiceName};
 use meshx_workload::UpstreamSpec;
 pub(crate) use node::{
-    Ask, Call, ListNodes, Matrix, Node, Nodes, NodesAction, Ping, Shell, ShowNode,
+    Ask, Call, ListNodes, Matrix, Node, Nodes, NodesAction, Ping, Ports, Shell, ShowNode, Way,
 };
 
 /// Runs any Elixir, Erlang, Rust or other TCP program as a service in an encrypted mesh, without

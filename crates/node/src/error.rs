@@ -8,6 +8,8 @@ use meshx_core::{Code, Diagnostic, MeshError};
 use meshx_dist::handshake::{Failure, Flags, Status};
 use meshx_etf::{Atom, TypedError};
 
+use crate::carrier::PortError;
+
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -146,6 +148,7 @@ impl Diagnostic for ConnectError {
     fn code(&self) -> Code {
         Code(match self {
             Self::Name(_) => 401,
+            Self::Reach { reason, .. } if says_no_port(reason) => 401,
             Self::Reach { reason, .. } => match mesh(reason) {
                 Some(error) => return error.code(),
                 None if reason.kind() == io::ErrorKind::NotFound => 201,
@@ -163,6 +166,9 @@ impl Diagnostic for ConnectError {
             Self::Name(_) => "a node name is name@host",
             Self::Reach { reason, .. } if mesh(reason).is_some() => {
                 return mesh(reason).and_then(MeshError::hint);
+            }
+            Self::Reach { reason, .. } if says_no_port(reason) => {
+                "the number at the end of a node's name, before the @, is to say its port"
             }
             Self::Reach { .. } => {
                 "is the node running, and is its EPMD, or its port, the one asked?"
@@ -183,8 +189,17 @@ impl Diagnostic for ConnectError {
     }
 
     fn is_retryable(&self) -> bool {
-        !matches!(self, Self::Name(_) | Self::Stopping)
+        match self {
+            Self::Name(_) | Self::Stopping => false,
+            Self::Reach { reason, .. } => !says_no_port(reason),
+            _ => true,
+        }
     }
+}
+
+/// Whether the name of the node was of no use to the carrier.
+fn says_no_port(reason: &io::Error) -> bool {
+    reason.get_ref().is_some_and(|inner| inner.is::<PortError>())
 }
 
 /// What the mesh said, where the carrier is one.

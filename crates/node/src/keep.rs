@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use meshx_core::Diagnostic as _;
 use meshx_etf::Atom;
 use meshx_rt::Backoff;
 use tokio::sync::watch;
@@ -115,7 +116,8 @@ async fn again_and_again(node: &Arc<Inner>, to: &Atom, told: &watch::Sender<Keep
             Err(error) => {
                 failures = failures.saturating_add(1);
                 if failures == 1 {
-                    tracing::warn!(%error, "it is dialled until it is there");
+                    let code = error.code();
+                    tracing::warn!(%error, %code, "it is dialled again until it is there");
                 } else {
                     tracing::debug!(%error, failures, "not there yet");
                 }

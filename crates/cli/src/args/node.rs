@@ -13,6 +13,7 @@ use super::{ControlPlane, duration};
 #[command(after_help = "Examples:\n  \
     meshx node --name rust@127.0.0.1                        beside stock nodes, with EPMD\n  \
     meshx node --name rust@myhost --mesh                    as a service of the mesh\n  \
+    meshx node --name rust-3434@127.0.0.1 --port-base 0      at port 3434, without EPMD\n  \
     erl> net_adm:ping('rust@127.0.0.1').\n  \
     erl> {echo, 'rust@127.0.0.1'} ! {self(), hello}.         answers {Pid, hello}\n  \
     iex> GenServer.call({:counter, :\"rust@127.0.0.1\"}, :next)\n\n\
@@ -25,16 +26,16 @@ pub(crate) struct Node {
     /// Not in anybody's nodes(), and no part of `global`
     #[arg(long)]
     pub(crate) hidden: bool,
-    /// Port to listen on; 0 takes a free one
+    /// Port to listen on; 0 takes that of --peer-port or --port-base, or else a free one
     #[arg(long, value_name = "P", default_value_t = 0, conflicts_with = "mesh")]
     pub(crate) port: u16,
     /// Address to listen on
     #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), conflicts_with = "mesh")]
     pub(crate) listen: IpAddr,
-    /// Without EPMD: who dials must know the port, and only those who dial are met
+    /// Without EPMD: who dials must know the port; with --peer-port or --port-base it is implied
     #[arg(long, conflicts_with_all = ["mesh", "epmd_port"])]
     pub(crate) no_epmd: bool,
-    /// Connect to this node at the start; repeatable
+    /// Stay connected to this node, which need not be there yet; repeatable
     #[arg(long, value_name = "NAME@HOST")]
     pub(crate) connect: Vec<NodeName>,
     /// End a live holder of the name in the mesh
@@ -53,11 +54,24 @@ pub(crate) struct Way {
     /// Port of EPMD, on every host [default: $ERL_EPMD_PORT, else 4369]
     #[arg(long, value_name = "P", conflicts_with = "mesh")]
     pub(crate) epmd_port: Option<u16>,
+    #[command(flatten)]
+    pub(crate) ports: Ports,
     /// Through the mesh, by mutual TLS
     #[arg(long)]
     pub(crate) mesh: bool,
     #[command(flatten)]
     pub(crate) control_plane: ControlPlane,
+}
+
+/// Where nodes listen, if no EPMD is to be asked.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Ports {
+    /// Without EPMD: the port of every node, as `erl -erl_epmd_port P`
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..), conflicts_with_all = ["mesh", "epmd_port", "port_base"])]
+    pub(crate) peer_port: Option<u16>,
+    /// Without EPMD: a node's port is N plus the number that its name ends with; with Caravan N is 0
+    #[arg(long, value_name = "N", conflicts_with_all = ["mesh", "epmd_port"])]
+    pub(crate) port_base: Option<u16>,
 }
 
 /// As whom a command asks, and for how long.
@@ -173,6 +187,8 @@ pub(crate) struct Shell {
     /// Port of EPMD [default: $ERL_EPMD_PORT, else 4369]
     #[arg(long, value_name = "P", conflicts_with = "mesh")]
     pub(crate) epmd_port: Option<u16>,
+    #[command(flatten)]
+    pub(crate) ports: Ports,
     /// Through the mesh, by mutual TLS
     #[arg(long)]
     pub(crate) mesh: bool,

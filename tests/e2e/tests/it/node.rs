@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use meshx_e2e::{ControlPlane, Epmd, Mesh, Need, PlainVm, Process, Release, atom, meshx, skips};
+use meshx_e2e::{
+    ControlPlane, Epmd, Mesh, Need, PlainVm, Process, Release, atom, free_port, meshx, skips,
+};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -343,6 +345,100 @@ fn a_shell_opens_with_and_without_the_mesh() {
         shell.write("{at, node()}.\n");
         shell.await_stdout(&format!("{{at,{}}}", atom(node)), SOON);
     }
+}
+
+/// Nobody listens at port 1, where a port mapper would be.
+#[test]
+fn nodes_are_found_without_epmd() {
+    if skips(&[Need::Erlang]) {
+        return;
+    }
+    let mesh = Mesh::agent();
+    let port = free_port().to_string();
+    let vm = || {
+        let flags = ["-erl_epmd_port", &port];
+        PlainVm::builder(Release::Machine, VM, "OATMEAL", 1).args(&flags).start()
+    };
+    let mut there = vm();
+    let ways: [&[&str]; 3] =
+        [&["ping", VM], &["call", VM, "erlang:node()"], &["nodes", "show", VM]];
+    for words in ways {
+        mesh.cli_ok(&[words, &["--peer-port", &port]].concat());
+    }
+    let wrong = free_port().to_string();
+    let refused = mesh.cli(&["ping", VM, "--peer-port", &wrong]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains(&format!("127.0.0.1:{wrong}")), "{refused:?}");
+
+    // Both have one port, so each has an address of its own; and they stay together.
+    let words = ["node", "--name", "rust@127.0.0.2", "--listen", "127.0.0.2", "--peer-port", &port];
+    let words = [&words[..], &["--connect", VM]].concat();
+    let rust = Process::start("meshx node", &mut mesh.command(&words));
+    assert!(rust.next_line(SOON).unwrap().contains(&format!("127.0.0.2:{port}")));
+    let seen = format!("[{}]", atom("rust@127.0.0.2"));
+    there.await_eval("nodes()", &seen, SOON);
+    there.signal(Signal::KILL);
+    drop(there);
+    let said = "is dialled again until it is there";
+    rust.until(said, SOON, || rust.stderr().contains(said).then_some(()));
+    let mut there = vm();
+    there.await_eval("nodes()", &seen, SOON);
+    there.eval("erlang:disconnect_node('rust@127.0.0.2')");
+    there.await_eval("nodes()", "[]", SOON);
+    there.await_eval("nodes()", &seen, SOON);
+    drop(rust);
+
+    let mut shells = vec![vec!["shell", VM, "--peer-port", &port]];
+    if !skips(&[Need::Elixir]) {
+        shells.push(vec!["shell", "--iex", VM, "--peer-port", &port]);
+    }
+    for words in shells {
+        let line = format!("exec '{}' {}", meshx().display(), words.join(" "));
+        let mut command = mesh.bare_command(Path::new("script"));
+        command.env("TERM", "xterm").env("ERL_EPMD_PORT", "1");
+        command.args(["-q", "-f", "-e", "-c", &line, "/dev/null"]);
+        let mut shell = Process::start(&line, &mut command);
+        if words.contains(&"--iex") {
+            // It got there, and found a VM without Elixir.
+            shell.await_stdout(&format!("Could not find IEx on remote node {VM}"), BOOT);
+        } else {
+            shell.await_stdout(&format!("({VM})1>"), BOOT);
+            shell.write("{at, node()}.\n");
+            shell.await_stdout(&format!("{{at,{}}}", atom(VM)), SOON);
+        }
+    }
+}
+
+#[test]
+fn ports_are_in_names() {
+    let mesh = Mesh::agent();
+    let port = free_port();
+    let name = format!("rust-{port}@127.0.0.1");
+    let words = ["node", "--name", &name, "--port-base", "0"];
+    let rust = Process::start("meshx node", &mut mesh.command(&words));
+    assert!(rust.next_line(SOON).unwrap().contains(&format!("127.0.0.1:{port}")));
+    mesh.cli_ok(&["ping", &name, "--port-base", "0"]);
+    assert_eq!(mesh.cli_ok(&["call", &name, "math:add(1, 2)", "--port-base", "0"]), "3\n");
+    // Another number of the same port is another node's name.
+    let base = (port - 7).to_string();
+    let other = mesh.cli(&["ping", "web7@127.0.0.1", "--port-base", &base]);
+    assert_eq!(other.code, 1, "{other:?}");
+    assert!(other.stderr.contains(&format!("{name} answered")), "{other:?}");
+    for words in [
+        &["ping", "web1@127.0.0.1"][..],
+        &["ping", "web@127.0.0.1"],
+        &["shell", "web@127.0.0.1"],
+        &["node", "--name", "web@127.0.0.1"],
+    ] {
+        let refused = mesh.cli(&[words, &["--port-base", "0"]].concat());
+        assert_eq!(refused.code, 9, "{refused:?}");
+        assert!(refused.stderr.contains("MX0401") && refused.stderr.contains("web"), "{refused:?}");
+    }
+    for way in ["--epmd-port", "--peer-port"] {
+        let both = mesh.cli(&["ping", &name, "--port-base", "0", way, "4369"]);
+        assert_eq!(both.code, 2, "{both:?}");
+    }
+    assert_eq!(mesh.cli(&["ping", &name, "--port-base", "0", "--mesh"]).code, 2);
 }
 
 #[test]

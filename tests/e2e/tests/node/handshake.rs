@@ -157,6 +157,8 @@ fn liar(port: u16) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let own = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
+        // A registration lasts as long as its connection.
+        let mut registered = Vec::new();
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let mut request = [0; 1024];
@@ -175,8 +177,7 @@ fn liar(port: u16) -> u16 {
             }
             drop(stream.write_all(&answer));
             if kind == b'x' {
-                // A registration lasts as long as its connection.
-                std::mem::forget(stream);
+                registered.push(stream);
             }
         }
     });

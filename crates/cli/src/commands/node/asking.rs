@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshx_core::NodeName;
-use meshx_node::carrier::{self, Carried, Carrier, Listen, Myself, Stream, Tcp};
+use meshx_node::carrier::{
+    self, Carried, Carrier, Listen, Myself, OnePort, PortInName, Stream, Tcp,
+};
 use meshx_node::{Builder, Node, Visibility};
 use meshx_workload::Mesh;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use super::cookie::cookie;
-use crate::args::{Ask, ControlPlane};
+use crate::args::{Ask, ControlPlane, Ports, Way};
 use crate::commands::client;
 use crate::environment::variable;
 use crate::failure::{Failure, exit};
@@ -48,7 +50,7 @@ impl Asking {
             builder.carrier(carrier::Mesh::new(mesh(&ask.way.control_plane, output)?))
         } else {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            builder.carrier(DialOnly(Tcp::new(address, epmd(ask.way.epmd_port)?)))
+            builder.carrier(DialOnly(tcp(&ask.way, address)?))
         };
         // Before the node is anywhere: what it leaves behind, it takes back.
         let interrupted = interruptions()?;
@@ -114,8 +116,32 @@ pub(super) fn mesh(control_plane: &ControlPlane, output: Output) -> Result<Mesh,
     Ok(mesh.answers_commands(runtime_dir))
 }
 
+/// Plain TCP to nodes that are found as the flags say.
+pub(super) fn tcp(way: &Way, listen: SocketAddr) -> Result<Tcp, Failure> {
+    Ok(match &way.ports {
+        Ports { peer_port: Some(port), .. } => Tcp::new(listen, OnePort::new(*port)),
+        Ports { port_base: Some(base), .. } => Tcp::new(listen, PortInName::from_base(*base)),
+        Ports { .. } => Tcp::new(listen, epmd(way.epmd_port)?),
+    })
+}
+
+impl Ports {
+    /// Whether the flags do not say where nodes listen.
+    pub(super) fn are_unknown(&self) -> bool {
+        self.peer_port.is_none() && self.port_base.is_none()
+    }
+
+    /// Where that node listens, if the flags say.
+    pub(super) fn of(&self, node: &NodeName) -> Result<Option<u16>, Failure> {
+        let by_name = |base| PortInName::from_base(base).port(node.as_str());
+        let port = self.port_base.map(by_name).transpose();
+        let port = port.map_err(|error| Failure::new(401, exit::CONFIGURATION, error.to_string()));
+        Ok(port?.or(self.peer_port))
+    }
+}
+
 /// The port mapper of every host: at the port of the flag, or of the VM's own variable.
-pub(super) fn epmd(port: Option<u16>) -> Result<carrier::Epmd, Failure> {
+fn epmd(port: Option<u16>) -> Result<carrier::Epmd, Failure> {
     match port {
         Some(port) => Ok(carrier::Epmd::at_port(port)),
         None => carrier::Epmd::local()
@@ -140,6 +166,11 @@ pub(super) async fn start(builder: Builder) -> Result<Node, Failure> {
                         let known = Failure::of(mesh);
                         Failure { code: mesh.code(), hint: known.hint, exit: known.exit, ..failure }
                     }
+                    None if reason.kind() == std::io::ErrorKind::InvalidInput => Failure {
+                        code: meshx_core::Code(401),
+                        exit: exit::CONFIGURATION,
+                        ..failure.hint("with --port-base, a node's name says where it listens")
+                    },
                     None => {
                         failure.hint("is the port free, and does EPMD run? --no-epmd does without")
                     }

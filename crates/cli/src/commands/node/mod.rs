@@ -10,7 +10,6 @@ mod shell;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 
-use meshx_core::Diagnostic as _;
 use meshx_node::carrier::{self, Static, Tcp};
 use meshx_node::{Node, NodeEvent, Visibility};
 use meshx_workload::Mesh;
@@ -40,11 +39,9 @@ pub(crate) async fn run(arguments: args::Node, output: Output) -> Result<u8, Fai
     tokio::spawn(tell(node.clone()));
     processes::start(&node).await?;
     announce(&node, &arguments, output);
-    for peer in &arguments.connect {
-        if let Err(error) = node.connect(peer.as_str()).await {
-            output.line(&format!("meshx: {error} [{}]", error.code()));
-        }
-    }
+    // The log says which of them are not there.
+    let kept = arguments.connect.iter().map(|peer| node.keep(peer.as_str()));
+    let _kept = kept.collect::<Result<Vec<_>, _>>()?;
     let replaced = async {
         match &mesh {
             Some(mesh) => mesh.asked_to_stop().await,
@@ -95,10 +92,10 @@ async fn begin(arguments: &args::Node, mesh: Option<Mesh>) -> Result<Node, Failu
     let address = SocketAddr::new(arguments.listen, arguments.port);
     let builder = if let Some(mesh) = mesh {
         builder.carrier(carrier::Mesh::new(mesh))
-    } else if arguments.no_epmd {
+    } else if arguments.no_epmd && way.ports.are_unknown() {
         builder.carrier(Tcp::new(address, Static::new()))
     } else {
-        builder.carrier(Tcp::new(address, asking::epmd(way.epmd_port)?))
+        builder.carrier(asking::tcp(way, address)?)
     };
     asking::start(processes::functions(builder)).await
 }

@@ -14,7 +14,8 @@ pub(crate) async fn run(arguments: Shell, output: Output) -> Result<u8, Failure>
     if arguments.mesh {
         return super::super::exec::run(wrapped(arguments), output).await;
     }
-    let mut command = plain(&arguments.node, arguments.iex);
+    let port = arguments.ports.of(&arguments.node)?;
+    let mut command = plain(&arguments.node, arguments.iex, port);
     if let Some(port) = arguments.epmd_port {
         command.env("ERL_EPMD_PORT", port.to_string());
     }
@@ -25,26 +26,32 @@ pub(crate) async fn run(arguments: Shell, output: Output) -> Result<u8, Failure>
     Err(failure.hint("the shell is that of Erlang or Elixir: install it, or use `meshx call`"))
 }
 
-/// A hidden node of the kind of the other one: short and long names do not mix.
-fn plain(node: &NodeName, iex: bool) -> Command {
+/// A hidden node of the kind of the other one: short and long names do not mix. With the port of the
+/// other one it asks no EPMD, and does not listen: it would do so at the same port.
+fn plain(node: &NodeName, iex: bool, port: Option<u16>) -> Command {
     let name = format!("rem-{}@{}", meshx_rt::random::hex(8), node.host());
     let long = node.form() != HostForm::Short;
-    let inet6 = node.form() == HostForm::LongIpv6;
+    let mut flags = Vec::new();
+    if node.form() == HostForm::LongIpv6 {
+        flags.extend(["-proto_dist", "inet6_tcp"].map(str::to_owned));
+    }
+    if let Some(port) = port {
+        let port = port.to_string();
+        let words = ["-erl_epmd_port", &port, "-start_epmd", "false", "-dist_listen", "false"];
+        flags.extend(words.map(str::to_owned));
+    }
     if iex {
         let mut command = Command::new("iex");
         command.args([if long { "--name" } else { "--sname" }, &name, "--hidden"]);
-        if inet6 {
-            command.args(["--erl", "-proto_dist inet6_tcp"]);
+        if !flags.is_empty() {
+            command.args(["--erl", &flags.join(" ")]);
         }
         command.args(["--remsh", node.as_str()]);
         command
     } else {
         let mut command = Command::new("erl");
         command.args([if long { "-name" } else { "-sname" }, &name, "-hidden"]);
-        if inet6 {
-            command.args(["-proto_dist", "inet6_tcp"]);
-        }
-        command.args(["-remsh", node.as_str()]);
+        command.args(flags).args(["-remsh", node.as_str()]);
         command
     }
 }
@@ -86,7 +93,7 @@ mod tests {
     #[test]
     fn the_shell_is_named_as_the_node_is() {
         let words = |name: &str, iex| {
-            let command = plain(&name.parse().unwrap(), iex);
+            let command = plain(&name.parse().unwrap(), iex, None);
             let words = command.get_args().map(|word| word.to_string_lossy().into_owned());
             words.collect::<Vec<_>>().join(" ")
         };

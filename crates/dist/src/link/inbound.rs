@@ -26,6 +26,11 @@ const DIRECT: usize = 16 * 1024;
 const GROWTH: usize = 16 * 1024 * 1024;
 /// Room is made beforehand for so many fragments like the first one: for 2 MiB of a VM's.
 const EXPECTED: usize = 32;
+/// Memory of messages in fragments is used again, if it is neither less nor more than this: the
+/// operating system takes such back when it is freed, and filling new takes as long as reading.
+const REUSED: std::ops::RangeInclusive<usize> = 128 * 1024..=4 * 1024 * 1024;
+/// Of so many messages.
+const SPARES: usize = 4;
 /// A fragment's version, tag and numbers.
 const FRAGMENT_HEAD: usize = 18;
 const LENGTH: usize = 4;
@@ -71,6 +76,8 @@ pub struct Receiver {
     fragments: bool,
     incomplete: HashMap<u64, Incomplete>,
     held: usize,
+    /// Memory of messages that were given out: ours again when these are dropped.
+    spares: Vec<BytesMut>,
     /// The fragment that is being read to its place.
     direct: Option<Direct>,
     /// What came last is a fragment, and not the last one of its message.
@@ -116,6 +123,7 @@ impl Receiver {
             fragments: flags.contains(Flags::FRAGMENTS),
             incomplete: HashMap::new(),
             held: 0,
+            spares: Vec::new(),
             direct: None,
             between: false,
             quiet: true,
@@ -125,6 +133,7 @@ impl Receiver {
 
     /// Nothing came for a while: memory that is not in use is given back.
     pub fn rest(&mut self) {
+        self.spares.clear();
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
             self.quiet = true;
@@ -256,7 +265,7 @@ impl Receiver {
         let expected = usize::try_from(fragments).unwrap_or(EXPECTED).min(EXPECTED);
         let most = body.len().max(EXPECTED.saturating_mul(FRAGMENT));
         let room = body.len().saturating_mul(expected).min(most);
-        let mut bytes = BytesMut::with_capacity(room);
+        let mut bytes = self.reused(room).unwrap_or_else(|| BytesMut::with_capacity(room));
         bytes.extend_from_slice(body);
         let atoms = Arc::clone(self.cache.atoms());
         self.incomplete.insert(sequence, Incomplete { bytes, atoms, left: fragments });
@@ -293,10 +302,23 @@ impl Receiver {
             return Ok(None);
         }
         let whole = self.incomplete.remove(&sequence);
-        Ok(whole.map(|whole| {
+        Ok(whole.map(|mut whole| {
             self.held = self.held.saturating_sub(whole.bytes.len());
+            if REUSED.contains(&whole.bytes.capacity()) && self.spares.len() < SPARES {
+                // Nothing but a hold on the same memory.
+                self.spares.push(whole.bytes.split_off(whole.bytes.len()));
+            }
             Whole { bytes: whole.bytes.freeze(), atoms: whole.atoms }
         }))
+    }
+
+    /// Memory of a message before, if nobody has that any more.
+    fn reused(&mut self, room: usize) -> Option<BytesMut> {
+        if !REUSED.contains(&room) {
+            return None;
+        }
+        let free = self.spares.iter_mut().position(|spare| spare.try_reclaim(room))?;
+        Some(self.spares.swap_remove(free))
     }
 
     /// If the frame in the buffer is a later fragment, goes on reading it to its place.

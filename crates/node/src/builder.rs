@@ -179,7 +179,8 @@ impl Builder {
     }
 
     /// Who may connect, by name (`net_kernel:allow/1`); all who have the cookie if not said. Others are
-    /// told `not_allowed`.
+    /// told `not_allowed`. Of a node that has no name and asks for one, this is asked with the name that
+    /// it would get, of which only the host is its own.
     #[must_use]
     pub fn allow(mut self, allow: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         self.config.allow = Some(Arc::new(allow));

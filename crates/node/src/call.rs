@@ -164,10 +164,14 @@ impl Inner {
         limit: Duration,
     ) -> Result<Payload, CallError> {
         let reference = self.reference(&cell.pid);
-        let answer = cell.expect_reply(reference.clone());
+        let mut answer = cell.expect_reply(reference.clone());
         let waiting = Waiting::new(self, cell, reference);
         let exchange = async {
             self.monitor(cell, server.clone(), waiting.reference.clone()).await;
+            // It may have found nobody: then there is nothing to be sent, and nobody to be looked for again.
+            if let Ok(reply) = answer.try_recv() {
+                return CallError::or_answer(reply);
+            }
             let tag = tag(&waiting.reference);
             let message = (label, (&cell.pid, tag), request);
             match self.send(&cell.pid, server, &Typed(&message)).await {
@@ -176,10 +180,9 @@ impl Inner {
                 Err(error) => return Err(error.into()),
             }
             match answer.await {
-                Ok(Reply::Message(answer)) => Ok(answer),
-                Ok(Reply::Down(reason)) => Err(CallError::of(reason)),
-                Ok(Reply::Refused(reason)) => Err(CallError::of(Term::Atom(reason))),
-                Err(_) => Err(CallError::NoProcess),
+                Ok(reply) => CallError::or_answer(reply),
+                // The caller has ended: this node stops.
+                Err(_) => Err(CallError::NoConnection),
             }
         };
         tokio::time::timeout(limit, exchange).await.unwrap_or(Err(CallError::Timeout(limit)))
@@ -192,6 +195,14 @@ fn tag(reference: &Reference) -> Term {
 }
 
 impl CallError {
+    fn or_answer(reply: Reply) -> Result<Payload, Self> {
+        match reply {
+            Reply::Message(answer) => Ok(answer),
+            Reply::Down(reason) => Err(Self::of(reason)),
+            Reply::Refused(reason) => Err(Self::of(Term::Atom(reason))),
+        }
+    }
+
     /// Of the reason that a monitor gave.
     pub(crate) fn of(reason: Term) -> Self {
         match &reason {

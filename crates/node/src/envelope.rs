@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use meshx_dist::Payload;
+use meshx_dist::control::Target;
 use meshx_etf::{DecodeError, Pid, Reference, Term, term};
 
 use crate::node::Inner;
@@ -95,14 +96,22 @@ impl Inner {
         }
     }
 
-    /// Watches a process; waits for no connection that is not there yet.
+    /// Watches a process of which a peer has told. No node is dialled for that: one that is not connected
+    /// is lost, or never was there.
     pub(crate) async fn watch(self: &Arc<Self>, by: &Mailbox, of: &Pid) -> Reference {
-        let reference = self.reference(by.pid());
-        self.watch_by(by, of, reference.clone()).await;
+        let (reference, node) = (self.reference(by.pid()), of.node.name());
+        if node == self.id.name() || self.peers.up_to(node).is_some() {
+            self.monitor(by.cell(), To::from(of), reference.clone()).await;
+        } else {
+            // No connection has the number 0.
+            let (cell, via, target) = (by.cell(), Some(0), Target::Pid(of.clone()));
+            cell.watch(reference.clone(), target, node.clone(), via);
+            cell.watched_ended(&reference, via, term!(noconnection));
+        }
         reference
     }
 
-    /// As [`Inner::watch`], by this reference.
+    /// Watches a process by this reference; waits for no connection that is not there yet.
     pub(crate) async fn watch_by(self: &Arc<Self>, by: &Mailbox, of: &Pid, reference: Reference) {
         let (inner, cell) = (Arc::clone(self), Arc::clone(by.cell()));
         let node = of.node.name();

@@ -284,7 +284,7 @@ impl Inner {
     /// Who calls where no process does.
     pub(crate) fn client(&self) -> Option<Arc<Cell>> {
         let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever knows its pid can end it.
+        // Nobody ends it before the node stops.
         if let Some(client) = client.as_ref().filter(|it| !it.ended.is_cancelled()) {
             return Some(Arc::clone(client));
         }
@@ -318,10 +318,14 @@ impl Inner {
         (status, Some(answering))
     }
 
-    /// A name for a node of that host which has none.
-    pub(crate) fn name_for(&self, host: &str) -> Status {
+    /// A name for a node of that host which has none; not for who is surely `identity`, as that is one.
+    pub(crate) fn name_for(&self, host: &str, identity: Option<&str>) -> Status {
         let name = format!("{}@{host}", meshx_rt::random::hex(16).to_uppercase());
-        if self.stop.is_cancelled() || meshx_dist::name::split(&name).is_err() {
+        let refused = meshx_dist::name::split(&name).is_err()
+            || identity.is_some()
+            || self.stop.is_cancelled()
+            || !self.config.allows(&name);
+        if refused {
             return Status::NotAllowed;
         }
         Status::Named { name, creation: fresh_creation() }

@@ -161,7 +161,7 @@ impl<'n> Incoming<'n> {
             Control::Down { to, reference, .. } => {
                 let reason = reason(payload)?;
                 if let Some(cell) = node.processes.get(&to) {
-                    cell.watched_ended(&reference, reason);
+                    cell.watched_ended(&reference, via, reason);
                 }
             }
             Control::Spawn { reference, from, module, function, arity, options, .. } => {
@@ -176,7 +176,7 @@ impl<'n> Incoming<'n> {
                         Spawned::Pid(pid) => Ok(pid),
                         Spawned::Error(reason) => Err(reason),
                     };
-                    let unwanted = cell.spawned(reference.clone(), result, linked, monitored);
+                    let unwanted = cell.spawned(reference.clone(), via, result, linked, monitored);
                     if let Some(pid) = unwanted {
                         node.demonitor(&to, reference, Target::Pid(pid), via);
                     }

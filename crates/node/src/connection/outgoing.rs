@@ -65,7 +65,7 @@ impl Inner {
     ) {
         if via.is_none() {
             if let Some(cell) = self.processes.get(watcher) {
-                cell.watched_ended(&reference, reason.clone());
+                cell.watched_ended(&reference, via, reason.clone());
             }
             return;
         }

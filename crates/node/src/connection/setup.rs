@@ -251,7 +251,11 @@ pub(crate) async fn begin_with(node: &Arc<Inner>, named: Named) -> Dialled {
 pub(crate) async fn accept(node: Arc<Inner>, carrier: Arc<dyn Carrier>, stream: Stream) {
     let address = stream.address.clone();
     let limit = node.config.setup_time;
-    let done = tokio::time::timeout(limit, answer(&node, carrier.as_ref(), stream)).await;
+    let answered = tokio::time::timeout(limit, answer(&node, carrier.as_ref(), stream));
+    let done = tokio::select! {
+        done = answered => done,
+        () = node.stop.cancelled() => return,
+    };
     match done {
         Ok(Ok(connection)) => {
             tracing::debug!(peer = %connection.name(), %address, "accepted a connection");
@@ -284,7 +288,7 @@ async fn answer(
         if let Ok(Accepted::Hello(hello)) = &result {
             let dynamic = hello.flags.contains(Flags::NAME_ME);
             let status = if dynamic {
-                node.name_for(&hello.name)
+                node.name_for(&hello.name, stream.identity.as_deref())
             } else {
                 peer = Atom::new(&hello.name).unwrap_or(peer);
                 let (status, answering) = node.admits(&hello.name, stream.identity.as_deref());

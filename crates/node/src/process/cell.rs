@@ -47,7 +47,7 @@ struct State {
     queue: VecDeque<Signal>,
     queued: usize,
     trap_exits: bool,
-    /// Nobody reads the queue: what is no answer to a call is dropped.
+    /// Nobody reads the queue: what is no answer to a call is dropped, exit signals, too.
     only_answers: bool,
     ended: Option<Term>,
     name: Option<Atom>,
@@ -297,7 +297,8 @@ impl Cell {
         self.state().trap_exits = trap;
     }
 
-    /// From now on, messages that answer no call are dropped: the process has no mailbox.
+    /// From now on, messages that answer no call are dropped, and so are exit signals: the process has no
+    /// mailbox, and calls of many who know nothing of each other.
     pub(crate) fn only_answers(&self) {
         self.state().only_answers = true;
     }
@@ -471,9 +472,12 @@ impl Cell {
         watch.map(|watch| (watch.target, watch.node, watch.via))
     }
 
-    /// Whom we watch ended.
-    pub(crate) fn watched_ended(&self, reference: &Reference, reason: Term) {
+    /// Whom we watch ended, as is said where he is: nobody else says so.
+    pub(crate) fn watched_ended(&self, reference: &Reference, via: Via, reason: Term) {
         let mut state = self.state();
+        if state.watching.get(reference).is_none_or(|watch| watch.via != via) {
+            return;
+        }
         let Some(watch) = state.watching.remove(reference).filter(|it| !it.silent) else { return };
         if let Some(caller) = state.callers.remove(reference) {
             state.aliases.remove(reference);
@@ -549,16 +553,19 @@ impl Cell {
         self.state().spawning.remove(reference);
     }
 
-    /// The answer to a request. Gives the process if it is watched, but not wanted any more.
+    /// The answer to a request, from where it was sent. Gives the process if it is watched, but not wanted
+    /// any more.
     pub(crate) fn spawned(
         &self,
         reference: Reference,
+        via: Via,
         result: Result<Pid, Atom>,
         linked: bool,
         monitored: bool,
     ) -> Option<Pid> {
         let mut state = self.state();
-        let Spawning { via, node, abandoned } = state.spawning.remove(&reference)?;
+        state.spawning.get(&reference).filter(|spawning| spawning.via == via)?;
+        let Spawning { node, abandoned, .. } = state.spawning.remove(&reference)?;
         if abandoned {
             return result.ok().filter(|_| monitored);
         }
@@ -597,6 +604,9 @@ impl Cell {
     /// An exit signal that somebody sent (`exit/2`).
     pub(crate) fn exit_signal(&self, from: &Pid, reason: Term) -> Fate {
         let state = self.state();
+        if state.only_answers {
+            return Fate::Lives;
+        }
         if reason == term!(kill) {
             return self.end(state, term!(killed));
         }
@@ -607,6 +617,9 @@ impl Cell {
     }
 
     fn exit(&self, mut state: MutexGuard<'_, State>, from: &Pid, reason: Term) -> Fate {
+        if state.only_answers {
+            return Fate::Lives;
+        }
         if state.trap_exits {
             state.push(Signal::Exit { from: from.clone(), reason }, self.limit);
             drop(state);
@@ -661,10 +674,10 @@ impl Cell {
         let spawning = of_connection(&state.spawning, |spawning| spawning.via == via);
         drop(state);
         for reference in watching {
-            self.watched_ended(&reference, term!(noconnection));
+            self.watched_ended(&reference, via, term!(noconnection));
         }
         for reference in spawning {
-            self.spawned(reference, Err(Atom::cut("noconnection")), false, false);
+            self.spawned(reference, via, Err(Atom::cut("noconnection")), false, false);
         }
         let mut ends = Vec::new();
         for (pid, _) in links.into_iter().filter(|(_, active)| *active) {

@@ -231,8 +231,9 @@ impl Mailbox {
         self.node.exit(self.pid(), to, reason).await
     }
 
-    /// Asks a node to start a process; [`Signal::Spawned`] tells what came of it. With `monitor`, the
-    /// reference is that of the monitor, too.
+    /// Asks another node to start a process; [`Signal::Spawned`] tells what came of it. With `monitor`,
+    /// the reference is that of the monitor, too. Here, processes are started with [`Node::spawn`]: the
+    /// answer is `notsup`.
     pub async fn spawn_request(
         &self,
         node: &str,
@@ -397,7 +398,7 @@ impl Inner {
             To::NameAt(name, node) => (Target::Name(name.clone()), node.clone()),
             To::Alias(_) => (Target::Name(Atom::cut("")), self.id.name().clone()),
         };
-        if self.elsewhere(&of).is_none() {
+        if node == *self.id.name() {
             if !cell.watch(reference.clone(), target.clone(), node, None) {
                 return;
             }
@@ -409,7 +410,7 @@ impl Inner {
             let watcher = Watcher { pid: cell.pid.clone(), via: None, target, guard: None };
             let other = other.filter(|other| other.watched_by(reference.clone(), watcher));
             match other {
-                None => cell.watched_ended(&reference, term!(noproc)),
+                None => cell.watched_ended(&reference, None, term!(noproc)),
                 // Its farewell may have gone before the monitor.
                 Some(other) if cell.ended.is_cancelled() => other.unwatched_by(&reference),
                 Some(_) => {}
@@ -434,7 +435,7 @@ impl Inner {
                     self.demonitor(&cell.pid, again, target, Some(via));
                 }
             }
-            _ => cell.watched_ended(&reference, term!(noconnection)),
+            _ => cell.watched_ended(&reference, Some(via), term!(noconnection)),
         }
     }
 
@@ -466,6 +467,11 @@ impl Inner {
     ) -> Result<(), SendError> {
         let node = Atom::new(node).map_err(|_| ConnectError::Name(node.to_owned()))?;
         let arity = u8::try_from(arguments.len()).map_err(|_| SendError::Arity(arguments.len()))?;
+        if node == *self.id.name() {
+            cell.spawning(reference.clone(), Spawning { via: None, node, abandoned: false });
+            cell.spawned(reference.clone(), None, Err(Atom::cut("notsup")), false, false);
+            return Ok(());
+        }
         let mut options = Vec::new();
         options.extend(link.then(|| term!(link)));
         options.extend(monitor.then(|| term!(monitor)));
@@ -487,7 +493,8 @@ impl Inner {
         cell.spawning(reference.clone(), Spawning { via, node, abandoned: false });
         let arguments = Term::List(arguments.to_vec());
         if !connection.relate(cell.pid.id, &self.processes) {
-            cell.spawned(reference.clone(), Err(Atom::cut("noconnection")), false, false);
+            let lost = Err(Atom::cut("noconnection"));
+            cell.spawned(reference.clone(), via, lost, false, false);
             return Ok(());
         }
         let payload = |draft: &mut Draft| Ok(draft.payload(&arguments)?);

@@ -74,7 +74,7 @@ async fn a_process_that_is_not_wanted_any_more_when_it_is_there_is_not_watched()
     let spawning = Spawning { via: Some(1), node: server.name().clone(), abandoned: false };
     cell.spawning(reference.clone(), spawning);
     assert!(cell.forget_reply(&reference).is_none());
-    assert_eq!(cell.spawned(reference, Ok(pid.clone()), false, true), Some(pid));
+    assert_eq!(cell.spawned(reference, Some(1), Ok(pid.clone()), false, true), Some(pid));
     assert_eq!((cell.expecting(), cell.spawning_count()), ((0, 0, 0), 0));
 }
 

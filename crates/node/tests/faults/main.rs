@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod flow;
+mod guests;
 mod hostile;
 mod keep;
 mod meeting;

@@ -39,7 +39,7 @@ impl ServiceMesh for Counting {
             id: service.id,
             local,
             public: local,
-            lease: Lease::new(move || drop(services.fetch_sub(1, Ordering::SeqCst))),
+            lease: Lease::new(move || _ = services.fetch_sub(1, Ordering::SeqCst)),
         })
     }
 
@@ -59,7 +59,7 @@ impl ServiceMesh for Counting {
         self.open.fetch_add(1, Ordering::SeqCst);
         self.opened.fetch_add(1, Ordering::SeqCst);
         let open = Arc::clone(&self.open);
-        let lease = Lease::new(move || drop(open.fetch_sub(1, Ordering::SeqCst)));
+        let lease = Lease::new(move || _ = open.fetch_sub(1, Ordering::SeqCst));
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         Ok(Connected { destination: upstream.destination, local, lease })
     }

@@ -9,11 +9,13 @@ use meshx_node::{CallError, Signal};
 use crate::raw::Claim;
 use crate::{Known, LIMIT, MEMORY, address, builder, next, on, until};
 
+/// How many messages.
+const COUNT: usize = 10_000;
+
 /// A full mailbox holds its senders back; nothing is lost, and all is in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_mailbox_holds_senders_back() {
     let _memory = MEMORY.read().await;
-    const COUNT: usize = 10_000;
     let board = Switchboard::new();
     let a = on(&board, "a").start().await.unwrap();
     let b = on(&board, "b").mailbox_limit(64 << 10).start().await.unwrap();

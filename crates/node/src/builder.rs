@@ -8,6 +8,7 @@ use std::time::Duration;
 use meshx_dist::handshake::{Cookie, Flags};
 use meshx_dist::link::{Limits, Ticktime};
 use meshx_etf::{Atom, Node as NodeId};
+use tokio::sync::broadcast;
 use tokio::task::AbortHandle;
 
 use crate::carrier::{Carrier, Listen, Myself};
@@ -15,7 +16,7 @@ use crate::connection::{accept, ask_name, begin_with};
 use crate::error::StartError;
 use crate::global::{self, Global};
 use crate::keep::{Kept, keep};
-use crate::node::{Inner, Node, fresh_creation};
+use crate::node::{Inner, Node, NodeEvent, fresh_creation};
 use crate::rpc::{Rpc, RpcTable};
 use crate::services;
 
@@ -227,7 +228,10 @@ impl Builder {
             inner.tasks.spawn(serve);
         }
         if let Some(named) = named {
+            let events = inner.peers.events();
             begin_with(&inner, named).await.map_err(unnamed)?;
+            // Not one of the tasks whose end it waits for.
+            tokio::spawn(stop_when_alone(Arc::clone(&inner), events));
         }
         for other in self.keep {
             let kept = keep(&inner, Atom::cut(&other));
@@ -270,6 +274,21 @@ impl Builder {
 }
 
 type Listener = (Arc<dyn Carrier>, Box<dyn Listen>);
+
+/// Stops a node when its last connection is lost.
+async fn stop_when_alone(node: Arc<Inner>, mut events: broadcast::Receiver<NodeEvent>) {
+    while !node.stop.is_cancelled() {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = node.stop.cancelled() => return,
+        };
+        let up = matches!(event, Ok(NodeEvent::Up { .. }));
+        if !up && node.peers.all().is_empty() {
+            tracing::warn!(node = %node.id.name(), "it stops: who gave its name may give it to another");
+            return node.shut_down().await;
+        }
+    }
+}
 
 /// Until the node stops.
 async fn hold(node: Arc<Inner>, kept: Kept) {

@@ -101,9 +101,12 @@ impl Node {
     /// form of that node's own (`-name undefined`; `erl_dist_protocol`, `NAME_ME`).
     ///
     /// Starting it connects to that node first, and fails if that is not there. It is hidden, whatever is
-    /// said, and does not listen: nobody finds it, and others reach it where it has connected. It keeps its
-    /// name, and connects to whomever it likes, until it is stopped. A [`Mesh`] cannot carry it: there,
-    /// nodes have certificates of their names before they speak.
+    /// said, and does not listen: nobody finds it, and others reach it where it has connected. It connects
+    /// to whomever it likes, and has its name for as long as it is connected to anybody: a stock VM gives
+    /// it to the next who asks when this one is gone. When the last connection is lost the node stops, as
+    /// by [`Node::stop`], where a VM becomes `nonode@nohost`; another one may be started.
+    ///
+    /// A [`Mesh`] cannot carry it: there, nodes have certificates of their names before they speak.
     ///
     /// [`Mesh`]: crate::carrier::Mesh
     pub fn dynamic(host: impl Into<String>, from: impl Into<String>) -> Builder {
@@ -369,7 +372,7 @@ impl Inner {
         }
     }
 
-    async fn shut_down(self: &Arc<Self>) {
+    pub(crate) async fn shut_down(self: &Arc<Self>) {
         self.stop.cancel();
         for cell in self.processes.all() {
             self.finish(&cell, term!(shutdown));

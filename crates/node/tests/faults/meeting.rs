@@ -349,13 +349,23 @@ async fn a_node_gets_its_name_from_another() {
     assert!(a.peers().iter().all(|peer| peer.hidden));
     assert!(a.peers().iter().any(|it| it.name == *one.name() && it.creation == one.creation()));
     talk(&a, &one).await;
+    // It does not listen, and dials under its name.
+    let b = on(&board, "b").start().await.unwrap();
+    one.connect(b.name()).await.unwrap();
     a.disconnect(one.name());
-    until("it is cut", || one.peers().is_empty()).await;
-    // It does not listen; it still dials, under its name.
+    until("it is cut", || one.peers().len() == 1).await;
     assert!(a.connect(one.name()).await.is_err());
     talk(&one, &a).await;
-    // A node that gives no name is no help.
-    let b = on(&board, "b").allow(|_| false).start().await.unwrap();
+    // With its last connection it loses its name.
+    let mut here = one.mailbox().unwrap();
+    here.trap_exits(true);
+    a.disconnect(one.name());
+    until("it is cut", || one.peers().len() == 1).await;
+    b.disconnect(one.name());
+    assert!(here.receive_within(crate::LIMIT).await.is_none(), "the node stops");
+    assert!(matches!(one.connect(a.name()).await, Err(ConnectError::Stopping)));
+    until("the other one is not meant", || other.peers().len() == 1).await;
+    // A node that is gone gives no name.
     b.stop().await;
     let asks = Node::dynamic("127.0.0.1", b.name().as_str()).cookie(Cookie::new(COOKIE));
     let error = asks.carrier(Memory::new(&board)).start().await.unwrap_err().to_string();

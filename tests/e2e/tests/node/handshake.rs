@@ -323,6 +323,15 @@ async fn a_rust_node_without_a_name_gets_one() {
         inbox.send_term(&from, &term!(again)).await.unwrap();
         assert_eq!(stock.vm.eval("receive again -> ok after 5000 -> late end"), "ok");
         assert_eq!(stock.vm.eval("nodes(hidden)"), format!("['{name}']"));
+        // When nobody is left, its name is another's, and so it is no node any more.
+        drop(other);
+        node.disconnect(&stock.name);
+        assert!(inbox.receive_within(LIMIT).await.is_none());
+        let error = node.connect(&stock.name).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Stopping), "{error}");
+        stock.vm.await_eval("nodes(hidden)", "[]", LIMIT);
+        let next = asks(&stock.name).start().await.unwrap();
+        assert_ne!((next.name(), next.creation()), (node.name(), node.creation()));
         // Whoever asks a node that is not there, or with another cookie, is told by whom.
         let error = asks("nobody@127.0.0.1").start().await.unwrap_err().to_string();
         assert!(error.contains("got no name of nobody@127.0.0.1"), "{error}");

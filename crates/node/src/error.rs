@@ -199,7 +199,8 @@ impl Diagnostic for ConnectError {
 
 /// Whether the name of the node was of no use to the carrier.
 fn says_no_port(reason: &io::Error) -> bool {
-    reason.get_ref().is_some_and(|inner| inner.is::<PortError>())
+    let Some(inner) = reason.get_ref() else { return false };
+    inner.is::<PortError>()
 }
 
 /// What the mesh said, where the carrier is one.

@@ -454,7 +454,7 @@ A running one, on this machine:
   -kill                    End it
   -stop NAME               Take a name from its holder
 
-The flags are those of OTP's epmd, with one dash; -systemd is not supported. Called by the name epmd
+The flags are those of OTP's epmd, with one dash, and after meshx's own (`meshx epmd --json -names`); -systemd is not supported. Called by the name epmd
 (a symbolic link) this program speaks and exits as OTP's. Three ways to have it serve the nodes of
 this machine:
   meshx epmd -daemon             before the first node: the epmd that `erl` starts then gives way

@@ -10,9 +10,10 @@
 //! Then in the shell of Erlang:
 //!
 //! ```console
-//! 1> {echo, 'echo@127.0.0.1'} ! {self(), {hello, #{any => term}}}, flush().
+//! 1> {echo, 'echo@127.0.0.1'} ! {self(), {hello, #{any => term}}}.
+//! 2> flush().
 //! Shell got {hello,#{any => term}}
-//! 2> net_adm:ping('echo@127.0.0.1').
+//! 3> net_adm:ping('echo@127.0.0.1').
 //! pong
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example")]

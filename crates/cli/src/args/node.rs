@@ -17,6 +17,8 @@ use super::{ControlPlane, duration};
     erl> net_adm:ping('rust@127.0.0.1').\n  \
     erl> {echo, 'rust@127.0.0.1'} ! {self(), hello}.         answers {Pid, hello}\n  \
     iex> GenServer.call({:counter, :\"rust@127.0.0.1\"}, :next)\n\n\
+    counter takes next, get, reset and {add, N}, as a call or a cast. By erpc and rpc: echo:echo/1, \
+    math:add/2, meshx:version/0, erlang:node/0, nodes/0 and is_alive/0; all else is undef.\n\n\
     It runs until SIGINT or SIGTERM. Without --mesh nothing on the wire is encrypted, and whoever has the \
     cookie is let in.")]
 pub(crate) struct Node {
@@ -107,7 +109,8 @@ pub(crate) struct Ping {
 #[command(after_help = "Examples:\n  meshx call node1@127.0.0.1 'erlang:memory()'\n  \
     meshx call node1@myhost --mesh 'lists:sum([1, 2, 3])'\n  \
     meshx call node1@127.0.0.1 \"'Elixir.System':version()\"\n\n\
-    The result is printed as ~p would print it. When the function raises, exits or throws, the exit \
+    The result is printed on one line, as ~0p would print it; what the function prints itself is not \
+    shown. When the function raises, exits or throws, the exit \
     status is 8, and class and reason are told on stderr.")]
 pub(crate) struct Call {
     /// The node
@@ -115,7 +118,7 @@ pub(crate) struct Call {
     /// What to call, in Erlang's syntax
     #[arg(value_name = "MOD:FUN(ARGS)")]
     pub(crate) what: String,
-    /// Text in UTF-8 is shown as such, as by `~tp` in place of `~p`
+    /// Text in UTF-8 is shown as such, as by `~0tp` in place of `~0p`
     #[arg(long)]
     pub(crate) unicode: bool,
     #[command(flatten)]
@@ -166,7 +169,7 @@ pub(crate) struct ShowNode {
 
 #[derive(Debug, Args)]
 pub(crate) struct Matrix {
-    /// Where to begin; those that they are connected to are asked, too [default: all of `nodes list`]
+    /// Where to begin; those that they are connected to are asked, too [default with --mesh: all of `nodes list`]
     pub(crate) nodes: Vec<NodeName>,
     #[command(flatten)]
     pub(crate) ask: Ask,

@@ -85,15 +85,17 @@ pub(crate) fn keep(node: &Arc<Inner>, to: Atom) -> Kept {
         let (over, node, to) = (until.clone(), Arc::clone(node), to.clone());
         node.tasks.clone().spawn(async move {
             tokio::select! {
-                () = over.cancelled() => {}
+                () = over.cancelled() => return,
                 () = node.stop.cancelled() => {}
                 () = again_and_again(&node, &to, &told) => {}
             }
+            told.send_replace(Keeping::Down { reason: ConnectError::Stopping, failures: 0 });
         });
     }
     Kept { node: to, state, _until: until.drop_guard() }
 }
 
+/// Until the node stops.
 async fn again_and_again(node: &Arc<Inner>, to: &Atom, told: &watch::Sender<Keeping>) {
     let mut pause = Backoff::new(FIRST, LONGEST);
     let mut failures = 0_u32;

@@ -111,7 +111,8 @@ impl Inner {
     ) -> Result<Term, RpcError> {
         if node == self.id.name() {
             let place = self.place(node);
-            return self.execute(place, call, &client.pid, &client.pid).await.into_result(limit);
+            let outcome = self.execute(place.as_ref(), call, &client.pid, &client.pid).await;
+            return outcome.into_result(limit);
         }
         let connection = self.connect(node).await.map_err(RpcError::Connect)?;
         if !connection.flags.contains(Flags::SPAWN) {
@@ -180,7 +181,7 @@ impl Inner {
             let (inner, pid, place) = (Arc::clone(self), client.pid.clone(), self.place(node));
             self.tasks.spawn(async move {
                 tokio::select! {
-                    _ = inner.execute(place, call, &pid, &pid) => {}
+                    _ = inner.execute(place.as_ref(), call, &pid, &pid) => {}
                     () = inner.stop.cancelled() => {}
                 }
             });

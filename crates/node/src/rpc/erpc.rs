@@ -30,11 +30,14 @@ async fn call(node: Arc<Inner>, started: Started) {
     let function = arguments.split_off(arguments.len().min(1));
     let Some(result) = arguments.pop() else { return };
     let lane = sender(mailbox.pid());
+    let place = node.place(connection.name());
     let finished = async {
-        let place = node.place(connection.name());
-        let outcome = node.apply(place, function, &from, mailbox.pid()).await;
-        // Results may be large: as messages do, and other than exit signals do, they wait for room.
-        connection.room(lane).await;
+        let outcome = node.apply(place.as_ref(), function, &from, mailbox.pid()).await;
+        // Results may be large: as messages do, and other than exit signals do, they wait for room. Those
+        // that are refused are not, and many.
+        if place.is_some() {
+            connection.room(lane).await;
+        }
         outcome
     };
     let outcome = tokio::select! {
@@ -44,7 +47,7 @@ async fn call(node: Arc<Inner>, started: Started) {
         () = connection.closed() => return,
     };
     let reason = outcome.into_reason(result.clone());
-    if !connection.flags.contains(Flags::EXIT_PAYLOAD) {
+    if place.is_none() || !connection.flags.contains(Flags::EXIT_PAYLOAD) {
         return mailbox.end(reason);
     }
     tell(&connection, &mailbox, &from, &request, &reason, result);
@@ -56,7 +59,7 @@ async fn cast(node: Arc<Inner>, started: Started) {
     let Started { mailbox, arguments, from, connection, .. } = started;
     let place = node.place(connection.name());
     drop(connection);
-    let outcome = node.apply(place, arguments, &from, mailbox.pid()).await;
+    let outcome = node.apply(place.as_ref(), arguments, &from, mailbox.pid()).await;
     if !matches!(outcome, Outcome::Return(_)) {
         tracing::debug!(?outcome, "a cast of {} failed", from.node.name());
     }

@@ -28,7 +28,8 @@ struct Running {
     of: HashMap<Atom, usize>,
 }
 
-/// One of the calls that a peer may have running, until it is dropped.
+/// One of the calls that a peer may have, until it is dropped: when the result is on its way, so that who
+/// takes no results gets no more of them.
 #[derive(Debug)]
 pub(super) struct Place {
     node: Arc<Inner>,
@@ -97,7 +98,7 @@ impl Inner {
     /// Calls the function `[Module, Function, Arguments]`.
     pub(super) async fn apply(
         self: &Arc<Self>,
-        place: Option<Place>,
+        place: Option<&Place>,
         function: Vec<Term>,
         caller: &Pid,
         process: &Pid,
@@ -111,14 +112,15 @@ impl Inner {
     /// Calls a function of the table, on behalf of `caller`, in `process`.
     pub(super) async fn execute(
         self: &Arc<Self>,
-        place: Option<Place>,
+        place: Option<&Place>,
         call: Call,
         caller: &Pid,
         process: &Pid,
     ) -> Outcome {
         let rpc = &self.config.rpc;
-        // Until the end.
-        let Some(_place) = place else { return Outcome::Refused("system_limit") };
+        if place.is_none() {
+            return Outcome::Refused("system_limit");
+        }
         let Call { module, function, arguments } = call;
         let Some(run) = rpc.table.get(&module, &function, arguments.len()) else {
             let frame = frame(module, function, Term::List(arguments));

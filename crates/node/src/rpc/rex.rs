@@ -65,18 +65,17 @@ fn take(
             let caller = message.from.unwrap_or_else(|| from.pid.clone());
             match Request::of(request) {
                 Some(Request::Call(function)) => {
-                    start(node, caller, Client::Server(from), function);
+                    start(node, mailbox, caller, Client::Server(from), function);
                 }
                 Some(Request::BlockCall(function)) => {
-                    let place = node.place(caller.node.name());
-                    let is_placed = place.is_some();
-                    let job = job(node, place, caller, Client::Server(from), function);
-                    if is_placed {
+                    let client = Client::Server(from);
+                    match place(node, &caller) {
                         // It takes them until this process ends.
-                        drop(blocking.send(Box::pin(job)));
-                    } else {
-                        // To be refused at once, so that the queue is bounded.
-                        node.tasks.spawn(job);
+                        Some(place) => {
+                            let job = job(node, place, caller, client, function);
+                            drop(blocking.send(Box::pin(job)));
+                        }
+                        None => refuse(node, mailbox, client),
                     }
                 }
                 _ => {}
@@ -85,7 +84,7 @@ fn take(
         Envelope::Cast(request) => {
             let caller = message.from.unwrap_or_else(|| mailbox.pid().clone());
             if let Some(Request::Cast(function)) = Request::of(request) {
-                start(node, caller, Client::Nobody, function);
+                start(node, mailbox, caller, Client::Nobody, function);
             }
         }
         // `{From, Request}`.
@@ -94,7 +93,7 @@ fn take(
             match Request::of(request) {
                 Some(Request::Call(function)) => {
                     let caller = message.from.unwrap_or_else(|| from.clone());
-                    start(node, caller, Client::Plain(from), function);
+                    start(node, mailbox, caller, Client::Plain(from), function);
                 }
                 Some(request) => plain(node, mailbox, from, request),
                 None => {}
@@ -112,18 +111,27 @@ fn plain(node: &Arc<Inner>, mailbox: &Mailbox, from: Pid, request: Request) {
     match request {
         Request::Features => post(&To::Pid(from), &term!({features_reply, (own()), [erpc]})),
         Request::Broadcast(name, message) => {
-            let known = node.processes.named(&name).is_some();
-            post(&To::Name(name.clone()), &message);
-            let answer = if known { term!({rex, (own()), (own())}) } else { unknown(name) };
+            let answer = if is_open(node, &name) {
+                post(&To::Name(name), &message);
+                term!({rex, (own()), (own())})
+            } else {
+                unknown(name)
+            };
             post(&To::Pid(from), &answer);
         }
         // Who has the name answers.
-        Request::Send(name, message) if node.processes.named(&name).is_some() => {
+        Request::Send(name, message) if is_open(node, &name) => {
             post(&To::Name(name), &term!({(from), (message)}));
         }
         Request::Send(name, _) => post(&To::Pid(from), &unknown(name)),
         Request::Call(_) | Request::BlockCall(_) | Request::Cast(_) => {}
     }
+}
+
+/// Whether a process has the name, and takes more. Who sends through this one is not held back by a
+/// mailbox that is full.
+fn is_open(node: &Inner, name: &Atom) -> bool {
+    node.processes.named(name).is_some_and(|cell| !cell.is_full())
 }
 
 impl Request {
@@ -157,16 +165,43 @@ impl Request {
     }
 }
 
-fn start(node: &Arc<Inner>, caller: Pid, client: Client, function: Vec<Term>) {
-    let place = node.place(caller.node.name());
-    node.tasks.spawn(job(node, place, caller, client, function));
+fn start(node: &Arc<Inner>, mailbox: &Mailbox, caller: Pid, client: Client, function: Vec<Term>) {
+    match place(node, &caller) {
+        Some(place) => drop(node.tasks.spawn(job(node, place, caller, client, function))),
+        None => refuse(node, mailbox, client),
+    }
+}
+
+/// Room for a call, of a node that is there: whoever calls in the name of another has none.
+fn place(node: &Arc<Inner>, caller: &Pid) -> Option<Place> {
+    let peer = caller.node.name();
+    let is_there = peer == node.id.name() || node.peers.up_to(peer).is_some();
+    if is_there { node.place(peer) } else { None }
+}
+
+/// At once, and without a process: many may be refused.
+fn refuse(node: &Arc<Inner>, mailbox: &Mailbox, client: Client) {
+    if let Some((to, answer)) = client.answer(Outcome::Refused("system_limit")) {
+        node.post(mailbox.pid(), &to, &answer);
+    }
+}
+
+impl Client {
+    /// What it is told, and where.
+    fn answer(self, outcome: Outcome) -> Option<(To, Term)> {
+        match self {
+            Self::Server(from) => Some(from.answer(outcome.into_reply())),
+            Self::Plain(pid) => Some((To::Pid(pid), term!({rex, (outcome.into_reply())}))),
+            Self::Nobody => None,
+        }
+    }
 }
 
 /// Runs a call in a process of its own, and answers. A client whose connection is lost waits no more;
 /// that it ended on a node that lives is not noticed, as C nodes cannot be watched.
 fn job(
     node: &Arc<Inner>,
-    place: Option<Place>,
+    place: Place,
     caller: Pid,
     client: Client,
     function: Vec<Term>,
@@ -187,13 +222,9 @@ fn job(
             // Somebody else ended it.
             () = cell.ended.cancelled() => Outcome::Exit(cell.ended_with().unwrap_or_else(Term::nil)),
             () = lost => return,
-            outcome = inner.apply(place, function, &caller, mailbox.pid()) => outcome,
+            outcome = inner.apply(Some(&place), function, &caller, mailbox.pid()) => outcome,
         };
-        let (to, answer) = match client {
-            Client::Server(from) => from.answer(outcome.into_reply()),
-            Client::Plain(pid) => (To::Pid(pid), term!({rex, (outcome.into_reply())})),
-            Client::Nobody => return,
-        };
+        let Some((to, answer)) = client.answer(outcome) else { return };
         if let Err(error) = inner.send_back(mailbox.pid(), &to, &caller, &answer).await {
             tracing::debug!(%error, "the result of a call was lost");
         }

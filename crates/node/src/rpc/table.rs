@@ -13,7 +13,8 @@ use serde::Serialize;
 use super::arguments::Parameters;
 use crate::node::Node;
 
-/// So many calls of one peer run at a time; more are refused with `system_limit`.
+/// So many calls of one peer run, or have results that wait to be sent, at a time; more are refused with
+/// `system_limit`.
 pub(super) const AT_ONCE: usize = 4096;
 /// So many calls of all peers together run at a time.
 pub(super) const ALL_AT_ONCE: usize = 1 << 16;
@@ -27,8 +28,8 @@ const LIMIT: Duration = Duration::from_hours(1);
 /// `erlang:is_alive/0`; an [`empty`](Self::empty) one has nothing.
 ///
 /// Each call runs in a process of its own; one that panics is an error `panic` of the caller and of
-/// nobody else. A peer may have 4096 calls running, all together 65 536; more fail with
-/// `system_limit`.
+/// nobody else. A peer may have 4096 calls that run or whose results it has not taken, all together
+/// 65 536; more fail with `system_limit`.
 ///
 /// What a stock node does otherwise:
 ///

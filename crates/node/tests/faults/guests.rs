@@ -7,7 +7,7 @@ use meshx_node::carrier::{Carried, Carrier, Listen, Memory, Myself, Stream, Swit
 use meshx_node::etf::{Atom, Node as NodeId, Pid, Reference, Term, term};
 use meshx_node::{Cookie, Node, RpcTable, Signal};
 
-use crate::{COOKIE, LIMIT, NOTHING, builder, next, on};
+use crate::{COOKIE, LIMIT, NOTHING, builder, next, on, until};
 
 /// Pipes that count how often they are dialled, and say who dials.
 struct Counting {
@@ -190,4 +190,54 @@ async fn a_peer_makes_nobody_dial() {
     tells.monitor(("pg", a.name().as_str())).await;
     assert!(tells.receive_within(NOTHING).await.is_none());
     assert_eq!(dials.load(Ordering::SeqCst), 0);
+}
+
+/// A peer that calls and takes no results has a bound of calls, and so of processes here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn results_that_nobody_takes_are_few() {
+    const CALLS: usize = 12_000;
+    let board = Switchboard::new();
+    let table = RpcTable::new().function("a", "page", |(): ()| async { Ok("x".repeat(4096)) });
+    let a = on(&board, "a").rpc(table).start().await.unwrap();
+    let b = on(&board, "b").mailbox_limit(1024).start().await.unwrap();
+    let calls = b.mailbox().unwrap();
+    let before = a.process_count();
+    let mut most = 0;
+    for _ in 0..CALLS {
+        let call = term!({(calls.pid().clone()), {call, a, page, [], user}});
+        calls.send_term(("rex", a.name().as_str()), &call).await.unwrap();
+        most = most.max(a.process_count() - before);
+    }
+    for _ in 0..50 {
+        tokio::time::sleep(NOTHING / 10).await;
+        most = most.max(a.process_count() - before);
+    }
+    assert!((1000..=4096).contains(&most), "{most} processes");
+    // It is told of each in the end.
+    let mut calls = calls;
+    for number in 0..CALLS {
+        assert!(calls.receive_within(LIMIT).await.is_some(), "{number}");
+    }
+    until("all is over", || a.process_count() == before).await;
+}
+
+/// Nor is a mailbox filled by way of a process that is not held back.
+#[tokio::test]
+async fn a_full_mailbox_is_not_filled_through_rex() {
+    let board = Switchboard::new();
+    let a = on(&board, "a").mailbox_limit(64 * 1024).start().await.unwrap();
+    let b = on(&board, "b").start().await.unwrap();
+    let slow = a.mailbox().unwrap();
+    slow.register("slow").unwrap();
+    let mut tells = b.mailbox().unwrap();
+    let page = Term::Binary(vec![0; 16 * 1024].into());
+    let mut refused = 0;
+    for _ in 0..100 {
+        let cast = term!({(tells.pid().clone()), {sbcast, slow, (page.clone())}});
+        tells.send_term(("rex", a.name().as_str()), &cast).await.unwrap();
+        let Signal::Message(answer) = next(&mut tells).await else { panic!() };
+        let answer = answer.body.term().unwrap().to_string();
+        refused += usize::from(answer.contains("nonexisting_name"));
+    }
+    assert!(slow.queue_len() < 10 && refused > 90, "{} {refused}", slow.queue_len());
 }

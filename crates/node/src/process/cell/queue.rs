@@ -1,0 +1,170 @@
+//! What waits to be received.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+
+use meshx_dist::Payload;
+use meshx_etf::{Atom, Reference, Term};
+
+use super::{Cell, Reply, State};
+use crate::process::reply;
+use crate::process::signal::{Message, Signal};
+
+/// A process with so many signals waiting is behind: from here on messages do not keep the buffers
+/// that they were read into.
+const LAGGING: usize = 1024;
+
+impl Cell {
+    /// Queues messages; answers to calls go to their callers instead. True if the queue is over its
+    /// limit and who feeds it should wait. A process that waits for an answer is not waited for
+    /// unless there is far too much: the answer may be behind.
+    pub(crate) fn deliver(&self, messages: impl IntoIterator<Item = Message>) -> bool {
+        let mut state = self.state();
+        let before = state.queue.len();
+        for message in messages {
+            self.place(&mut state, message);
+        }
+        let arrived = state.queue.len() > before;
+        let full = arrived && state.is_full(self.limit);
+        drop(state);
+        if arrived {
+            self.arrived.notify_one();
+        }
+        full
+    }
+
+    pub(crate) fn deliver_message(&self, message: Message) -> bool {
+        self.deliver([message])
+    }
+
+    fn place(&self, state: &mut State, mut message: Message) {
+        if !state.callers.is_empty()
+            && let Some((reference, reply)) = reply::of_call(&message.body)
+            && let Some(caller) = state.callers.remove(&reference)
+        {
+            state.aliases.remove(&reference);
+            // The monitor stays until the caller takes it back, but cannot fire any more.
+            if let Some(watch) = state.watching.get_mut(&reference) {
+                watch.silent = true;
+            }
+            // A caller that gave up meanwhile is none.
+            drop(caller.send(Reply::Message(reply)));
+        } else if !state.only_answers && !self.is_late(state, &message.body) {
+            if state.queue.len() > LAGGING {
+                message.body = message.body.compact();
+            }
+            state.push(Signal::Message(message), self.limit);
+        }
+    }
+
+    /// Whether that is an answer through an alias of this process that is not valid any more, whichever
+    /// way it came: some peers answer to the pid.
+    fn is_late(&self, state: &State, body: &Payload) -> bool {
+        reply::through_alias(body).is_some_and(|alias| {
+            let ours = *alias.node() == self.pid.node && alias.words().get(2) == Some(&self.pid.id);
+            ours && !state.aliases.contains(&alias)
+        })
+    }
+
+    /// A message to an alias; to one that is not valid any more it is dropped.
+    pub(crate) fn deliver_to_alias(&self, alias: &Reference, message: Message) -> bool {
+        if !self.state().aliases.contains(alias) {
+            return false;
+        }
+        self.deliver_message(message)
+    }
+
+    /// The next signal, if one is there. What waits is taken over at one go, so that who receives and
+    /// who delivers seldom meet; a queue is as long as its limit twice, at most.
+    pub(crate) fn take(&self) -> Option<Signal> {
+        let mut taken = self.taken();
+        if taken.is_empty() {
+            self.take_over(&mut taken);
+        }
+        // An end drops what waited.
+        if self.has_ended.load(Ordering::Acquire) {
+            taken.clear();
+        }
+        taken.pop_front()
+    }
+
+    fn take_over(&self, taken: &mut VecDeque<Signal>) {
+        let mut state = self.state();
+        taken.append(&mut state.queue);
+        let was_full = state.queued > self.limit;
+        state.queued = 0;
+        drop(state);
+        if was_full {
+            self.drained.notify_waiters();
+        }
+    }
+
+    /// The first signal that `wanted` wants, out of its turn.
+    pub(crate) fn take_if(&self, mut wanted: impl FnMut(&Signal) -> bool) -> Option<Signal> {
+        let mut taken = self.taken();
+        if self.has_ended.load(Ordering::Acquire) {
+            return None;
+        }
+        if let Some(at) = taken.iter().position(&mut wanted) {
+            return taken.remove(at);
+        }
+        // What is not wanted stays where it counts.
+        let mut state = self.state();
+        let at = state.queue.iter().position(wanted)?;
+        let signal = state.queue.remove(at)?;
+        let was_full = state.queued > self.limit;
+        state.queued = state.queued.saturating_sub(signal.size());
+        let drained = was_full && state.queued <= self.limit;
+        drop(state);
+        if drained {
+            self.drained.notify_waiters();
+        }
+        Some(signal)
+    }
+
+    fn taken(&self) -> MutexGuard<'_, VecDeque<Signal>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.state().is_full(self.limit)
+    }
+
+    pub(crate) fn queue_len(&self) -> usize {
+        let taken = self.taken().len();
+        taken + self.state().queue.len()
+    }
+
+    pub(crate) fn ended_with(&self) -> Option<Term> {
+        self.state().ended.clone()
+    }
+
+    pub(crate) fn trap_exits(&self, trap: bool) {
+        self.state().trap_exits = trap;
+    }
+
+    /// From now on, messages that answer no call are dropped, and so are exit signals: the process has no
+    /// mailbox, and calls of many who know nothing of each other.
+    pub(crate) fn only_answers(&self) {
+        self.state().only_answers = true;
+    }
+
+    /// False if it has a name already, or has ended.
+    pub(crate) fn take_name(&self, name: &Atom) -> bool {
+        let mut state = self.state();
+        if state.name.is_some() || state.ended.is_some() {
+            return false;
+        }
+        state.name = Some(name.clone());
+        true
+    }
+
+    pub(crate) fn name(&self) -> Option<Atom> {
+        self.state().name.clone()
+    }
+
+    pub(crate) fn drop_name(&self) {
+        self.state().name = None;
+    }
+}

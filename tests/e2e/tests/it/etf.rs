@@ -106,9 +106,9 @@ fn terms_are_decoded_and_encoded_at_the_command_line() {
     assert_eq!(json["term"]["tuple"][1], serde_json::json!([1, 2.5]), "{json}");
     assert_eq!(json["bytes"], hex.trim().len() / 2, "{json}");
     for (arguments, status, code) in [
-        (["encode", "{ok"], 1, "MX0621"),
-        (["decode", "/dev/null"], 1, "MX0620"),
-        (["decode", "/no/such/file"], 2, "MX0622"),
+        (["encode", "{ok"], 1, "MX0641"),
+        (["decode", "/dev/null"], 1, "MX0640"),
+        (["decode", "/no/such/file"], 2, "MX0642"),
     ] {
         let outcome = mesh.cli(&["etf", arguments[0], arguments[1]]);
         assert_eq!(outcome.code, status, "{outcome:?}");

@@ -43,11 +43,11 @@ fn decode(arguments: &EtfDecode, output: Output) -> Result<u8, Failure> {
         _ => read(std::io::stdin()).map_err(|error| unreadable("stdin", &error))?,
     };
     let bytes = input::bytes(given, arguments.format).map_err(|what| {
-        Failure::new(620, exit::NEGATIVE, format!("the input is not a term: {what}"))
+        Failure::new(640, exit::NEGATIVE, format!("the input is not a term: {what}"))
             .hint("--format hex|base64|raw|binary says how its bytes are written")
     })?;
     let term = decoder().term(&bytes).map_err(|error| {
-        Failure::new(620, exit::NEGATIVE, format!("the input is not a term: {error}"))
+        Failure::new(640, exit::NEGATIVE, format!("the input is not a term: {error}"))
     })?;
     if output.json {
         let document = serde_json::json!({
@@ -83,11 +83,11 @@ fn encode(arguments: &EtfEncode, output: Output) -> Result<u8, Failure> {
         _ => {
             let bytes = read(std::io::stdin()).map_err(|error| unreadable("stdin", &error))?;
             String::from_utf8(bytes)
-                .map_err(|_| Failure::new(621, exit::NEGATIVE, "stdin is not UTF-8"))?
+                .map_err(|_| Failure::new(641, exit::NEGATIVE, "stdin is not UTF-8"))?
         }
     };
     let term = text::parse(&text).map_err(|error| {
-        Failure::new(621, exit::NEGATIVE, format!("this is not a term: {error}"))
+        Failure::new(641, exit::NEGATIVE, format!("this is not a term: {error}"))
             .hint("terms are written as in Erlang: {ok, [1, 2.5], <<\"text\">>, #{key => value}}")
     })?;
     let mut encoder = encoder(arguments.minor_version, arguments.form.deterministic);
@@ -95,7 +95,7 @@ fn encode(arguments: &EtfEncode, output: Output) -> Result<u8, Failure> {
         encoder = encoder.compressed(level);
     }
     let bytes = encoder.term(&term).map_err(|error| {
-        Failure::new(621, exit::NEGATIVE, format!("this term has no bytes: {error}"))
+        Failure::new(641, exit::NEGATIVE, format!("this term has no bytes: {error}"))
     })?;
     write(&bytes, arguments.format, output)?;
     Ok(exit::SUCCESS)
@@ -112,7 +112,7 @@ fn write(bytes: &[u8], format: Writing, output: Output) -> Result<(), Failure> {
         Writing::Raw if !output.json => {
             let mut stdout = std::io::stdout().lock();
             if stdout.is_terminal() {
-                return Err(Failure::new(622, exit::USAGE, "raw bytes harm a terminal")
+                return Err(Failure::new(642, exit::USAGE, "raw bytes harm a terminal")
                     .hint("send them to a file: meshx etf encode --format raw TERM > FILE"));
             }
             // A reader that went away is no failure.
@@ -148,5 +148,5 @@ fn read(source: impl Read) -> std::io::Result<Vec<u8>> {
 }
 
 fn unreadable(what: &str, error: &std::io::Error) -> Failure {
-    Failure::new(622, exit::USAGE, format!("cannot read {what}: {error}"))
+    Failure::new(642, exit::USAGE, format!("cannot read {what}: {error}"))
 }

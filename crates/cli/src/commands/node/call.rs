@@ -20,7 +20,7 @@ struct Wanted {
 
 pub(crate) async fn run(arguments: Call, output: Output) -> Result<u8, Failure> {
     let wanted = parse(&arguments.what).map_err(|what| {
-        Failure::new(621, exit::USAGE, format!("this is no call: {what}"))
+        Failure::new(643, exit::USAGE, format!("this is no call: {what}"))
             .hint("write it as in Erlang: lists:sum([1, 2]), or 'Elixir.System':version()")
     })?;
     let target = arguments.node;

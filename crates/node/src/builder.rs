@@ -229,7 +229,10 @@ impl Builder {
         }
         if let Some(named) = named {
             let events = inner.peers.events();
-            begin_with(&inner, named).await.map_err(unnamed)?;
+            if let Err(reason) = begin_with(&inner, named).await {
+                inner.shut_down().await;
+                return Err(unnamed(reason));
+            }
             // Not one of the tasks whose end it waits for.
             tokio::spawn(stop_when_alone(Arc::clone(&inner), events));
         }

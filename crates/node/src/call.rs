@@ -265,6 +265,11 @@ impl Caller {
         }
     }
 
+    /// The message that is the answer, and where it goes.
+    pub(crate) fn answer(self, answer: Term) -> (To, Term) {
+        (self.to(), Term::Tuple(vec![self.tag, answer]))
+    }
+
     /// Where the answer goes.
     fn to(&self) -> To {
         // `[alias | R]`, or `[[alias | R] | R2]` of `multi_call`.

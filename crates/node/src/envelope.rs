@@ -6,6 +6,7 @@ use meshx_dist::Payload;
 use meshx_dist::control::Target;
 use meshx_etf::{DecodeError, Pid, Reference, Term, term};
 
+use crate::call::Caller;
 use crate::node::Inner;
 use crate::process::Mailbox;
 use crate::to::To;
@@ -14,18 +15,11 @@ use crate::to::To;
 #[derive(Debug)]
 pub(crate) enum Envelope {
     /// `{'$gen_call', From, Request}`.
-    Call(From, Term),
+    Call(Caller, Term),
     /// `{'$gen_cast', Request}`.
     Cast(Term),
     /// Anything else.
     Other(Term),
-}
-
-/// Who called.
-#[derive(Debug, Clone)]
-pub(crate) struct From {
-    pub(crate) pid: Pid,
-    tag: Term,
 }
 
 impl Envelope {
@@ -34,7 +28,7 @@ impl Envelope {
         if let Term::Tuple(elements) = &mut term {
             match &mut elements[..] {
                 [Term::Atom(kind), from, request] if *kind == "$gen_call" => {
-                    if let Some(from) = From::of(from) {
+                    if let Some(from) = Caller::of(from) {
                         return Ok(Self::Call(from, std::mem::replace(request, Term::nil())));
                     }
                 }
@@ -45,32 +39,6 @@ impl Envelope {
             }
         }
         Ok(Self::Other(term))
-    }
-}
-
-impl From {
-    fn of(from: &Term) -> Option<Self> {
-        match from.as_tuple()? {
-            [Term::Pid(pid), tag] => Some(Self { pid: pid.clone(), tag: tag.clone() }),
-            _ => None,
-        }
-    }
-
-    /// The answer, and where it goes: to the alias if the tag is `[alias | R]`, or has that in it as
-    /// those of `multi_call` do.
-    pub(crate) fn answer(self, answer: Term) -> (To, Term) {
-        let mut tag = &self.tag;
-        let to = loop {
-            let Term::Improper(list) = tag else { break To::Pid(self.pid) };
-            match (list.elements(), list.tail()) {
-                ([Term::Atom(name)], Term::Reference(alias)) if *name == "alias" => {
-                    break To::Alias(Reference::clone(alias));
-                }
-                ([inner], _) => tag = inner,
-                _ => break To::Pid(self.pid),
-            }
-        };
-        (to, Term::Tuple(vec![self.tag, answer]))
     }
 }
 

@@ -193,9 +193,10 @@ impl Node {
         self.inner.peers.events()
     }
 
-    /// A new process that this program is itself. An error only if there are a million already.
+    /// A new process that this program is itself. An error only if there are a million already; of a
+    /// node that stops, it has ended.
     pub fn mailbox(&self) -> Result<Mailbox, TooManyProcesses> {
-        let cell = self.inner.processes.insert().ok_or(TooManyProcesses)?;
+        let cell = self.inner.process().ok_or(TooManyProcesses)?;
         Ok(Mailbox::new(Arc::clone(&self.inner), cell))
     }
 
@@ -268,6 +269,16 @@ impl Inner {
         }
     }
 
+    /// A new process; `None` if there are too many. It ends with the node, if that stops at this moment,
+    /// too.
+    pub(crate) fn process(&self) -> Option<Arc<Cell>> {
+        let cell = self.processes.insert()?;
+        if self.stop.is_cancelled() {
+            self.finish(&cell, term!(shutdown));
+        }
+        Some(cell)
+    }
+
     /// Runs a process until it ends, one way or the other.
     pub(crate) fn run<F>(self: &Arc<Self>, mailbox: Mailbox, run: impl FnOnce(Mailbox) -> F)
     where
@@ -291,7 +302,7 @@ impl Inner {
         if let Some(client) = client.as_ref().filter(|it| !it.ended.is_cancelled()) {
             return Some(Arc::clone(client));
         }
-        let new = self.processes.insert()?;
+        let new = self.process()?;
         new.only_answers();
         Some(Arc::clone(client.insert(new)))
     }

@@ -114,7 +114,7 @@ impl Inner {
         let Some(start) = self.functions.get(&module, &function, arity) else {
             return refuse("notsup");
         };
-        let Some(cell) = self.processes.insert() else { return refuse("system_limit") };
+        let Some(cell) = self.process() else { return refuse("system_limit") };
         let via = Some(connection.id);
         let mailbox = Mailbox::new(Arc::clone(self), Arc::clone(&cell));
         if !connection.reads(&cell.pid) {
@@ -129,8 +129,9 @@ impl Inner {
             let (pid, target) = (from.clone(), Target::Pid(cell.pid.clone()));
             let guard = Some(abandoned.clone().drop_guard());
             let watcher = Watcher { pid, via, target, guard };
-            connection.monitored(reference.clone(), cell.pid.id, &self.processes);
-            cell.watched_by(reference.clone(), watcher);
+            if connection.monitored(reference.clone(), cell.pid.id, &self.processes) {
+                cell.watched_by(reference.clone(), watcher);
+            }
         }
         let reply = Control::SpawnReply {
             reference: reference.clone(),

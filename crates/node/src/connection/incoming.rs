@@ -206,8 +206,8 @@ impl<'n> Incoming<'n> {
         let watcher = Watcher { pid: from.clone(), via, target: to.clone(), guard: None };
         let watched = cell.is_some_and(|cell| {
             // In this order: once the process knows, it may end and take it back.
-            self.connection.monitored(reference.clone(), cell.pid.id, &self.node.processes);
-            cell.watched_by(reference.clone(), watcher)
+            self.connection.monitored(reference.clone(), cell.pid.id, &self.node.processes)
+                && cell.watched_by(reference.clone(), watcher)
         });
         if !watched {
             self.connection.demonitored(&reference);

@@ -393,17 +393,19 @@ impl Connection {
         !relations.closed
     }
 
-    /// The peer monitors a process here.
-    pub(crate) fn monitored(&self, reference: Reference, process: u32, all: &Table) {
+    /// The peer monitors a process here; false if it does so with too many, and the connection ends.
+    pub(crate) fn monitored(&self, reference: Reference, process: u32, all: &Table) -> bool {
         let mut relations = lock(&self.relations);
         if relations.monitors.len() >= MONITORS {
             drop(relations);
-            return self.close("it made too many monitors");
+            self.close("it made too many monitors");
+            return false;
         }
         if !relations.closed {
             relations.add(process, all);
             relations.monitors.insert(reference, process);
         }
+        true
     }
 
     pub(crate) fn demonitored(&self, reference: &Reference) -> Option<u32> {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use meshx_etf::{Atom, Term, term};
 
 use super::locks::{Attempt, Locks};
-use crate::envelope::{Envelope, From, cast};
+use crate::call::Caller;
+use crate::envelope::{Envelope, cast};
 use crate::node::Inner;
 use crate::process::{Mailbox, Signal};
 use crate::to::To;
@@ -43,7 +44,7 @@ async fn answer(
     node: &Arc<Inner>,
     mailbox: &Mailbox,
     locks: &mut Locks,
-    from: &From,
+    from: &Caller,
     request: &Term,
 ) -> Option<Term> {
     match request {
@@ -56,7 +57,7 @@ async fn answer(
                 Some(set_lock(node, mailbox, locks, id, from).await.into())
             }
             [Term::Atom(del), id] if *del == "del_lock" => {
-                if let Some(monitor) = locks.release(id, &from.pid) {
+                if let Some(monitor) = locks.release(id, from.pid()) {
                     mailbox.demonitor(&monitor);
                 }
                 Some(true.into())
@@ -79,14 +80,14 @@ pub(super) async fn set_lock(
     mailbox: &Mailbox,
     locks: &mut Locks,
     id: &Term,
-    from: &From,
+    from: &Caller,
 ) -> bool {
-    match locks.attempt(id, &from.pid) {
+    match locks.attempt(id, from.pid()) {
         Attempt::Refused => false,
         Attempt::Held => true,
         Attempt::Free => {
-            let monitor = node.watch(mailbox, &from.pid).await;
-            locks.hold(id, from.pid.clone(), monitor);
+            let monitor = node.watch(mailbox, from.pid()).await;
+            locks.hold(id, from.pid().clone(), monitor);
             true
         }
     }

@@ -7,7 +7,8 @@ use meshx_etf::{Atom, Pid, Term, term};
 use tokio::sync::mpsc;
 
 use super::execute::{Outcome, Place};
-use crate::envelope::{Envelope, From};
+use crate::call::Caller;
+use crate::envelope::Envelope;
 use crate::node::{Inner, Node};
 use crate::process::{Mailbox, Message, Signal};
 use crate::to::To;
@@ -35,7 +36,7 @@ type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 #[derive(Debug)]
 enum Client {
     /// `{Tag, Reply}`, as of a `gen_server`.
-    Server(From),
+    Server(Caller),
     /// `{rex, Reply}`.
     Plain(Pid),
     /// Not at all.
@@ -62,7 +63,7 @@ fn take(
     let Ok(envelope) = Envelope::open(&message.body) else { return };
     match envelope {
         Envelope::Call(from, request) => {
-            let caller = message.from.unwrap_or_else(|| from.pid.clone());
+            let caller = message.from.unwrap_or_else(|| from.pid().clone());
             match Request::of(request) {
                 Some(Request::Call(function)) => {
                     start(node, mailbox, caller, Client::Server(from), function);

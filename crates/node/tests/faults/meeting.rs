@@ -419,3 +419,16 @@ async fn stopping_is_graceful() {
     assert_eq!(sends.ended_with().unwrap().to_string(), "shutdown");
     until("it left", || a.peers().is_empty()).await;
 }
+
+/// A process that begins when its node has stopped has ended with it.
+#[tokio::test]
+async fn a_stopped_node_has_no_processes() {
+    let board = Switchboard::new();
+    let a = on(&board, "a").start().await.unwrap();
+    a.stop().await;
+    let mut mailbox = a.mailbox().unwrap();
+    assert!(tokio::time::timeout(crate::LIMIT, mailbox.receive()).await.unwrap().is_none());
+    assert_eq!(mailbox.ended_with().unwrap().to_string(), "shutdown");
+    a.spawn(|_mailbox| std::future::pending()).unwrap();
+    until("it ended", || a.process_count() == 0).await;
+}

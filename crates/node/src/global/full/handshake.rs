@@ -71,7 +71,7 @@ impl State {
                 "new_nodes",
                 [Term::Atom(_), Term::List(operations), _, Term::List(nodes), Term::List(extra)],
             ) => self.new_nodes(operations, nodes, extra),
-            ("in_sync", [Term::Atom(node), _]) => {
+            ("in_sync", [Term::Atom(node), _]) if self.connected.contains(node) => {
                 self.pending.remove(node);
                 self.shared.set_synced(node, true);
                 self.end_session(node, Vec::new());

@@ -10,7 +10,7 @@ use super::super::VERSION;
 use super::super::locks::{Attempt, Locks};
 use super::locker::Order;
 use super::shared::Shared;
-use crate::envelope::From;
+use crate::call::Caller;
 use crate::node::Inner;
 
 /// What is to be done. In this order.
@@ -18,7 +18,7 @@ use crate::node::Inner;
 pub(super) enum Act {
     /// Send to the name server of a node, if it is connected.
     Tell(Atom, Term),
-    Reply(From, Term),
+    Reply(Caller, Term),
     /// Watch a process, by this reference.
     Watch(Pid, Reference),
     Unwatch(Reference),
@@ -192,7 +192,7 @@ impl State {
     }
 
     /// A call.
-    pub(super) fn call(&mut self, from: From, request: &Term) {
+    pub(super) fn call(&mut self, from: Caller, request: &Term) {
         let answer = match request {
             Term::Atom(request) => match request.as_str() {
                 "get_protocol_version" => VERSION.into(),
@@ -206,13 +206,13 @@ impl State {
                 _ => return,
             },
             Term::Tuple(request) => match &request[..] {
-                [Term::Atom(set), id] if *set == "set_lock" => self.set_lock(id, &from.pid).into(),
+                [Term::Atom(set), id] if *set == "set_lock" => self.set_lock(id, from.pid()).into(),
                 [Term::Atom(del), id] if *del == "del_lock" => {
-                    self.del_lock(id, &from.pid);
+                    self.del_lock(id, from.pid());
                     true.into()
                 }
                 [Term::Atom(register), name, Term::Pid(pid), method] if *register == "register" => {
-                    let holds = self.holds_the_lock(&from.pid);
+                    let holds = self.holds_the_lock(from.pid());
                     self.insert(name, pid, method, holds);
                     term!(yes)
                 }
@@ -220,7 +220,7 @@ impl State {
                 [Term::Atom(register), name, Term::Pid(pid), method, _]
                     if *register == "register_ext" =>
                 {
-                    let holds = self.holds_the_lock(&from.pid);
+                    let holds = self.holds_the_lock(from.pid());
                     self.insert(name, pid, method, holds);
                     term!(yes)
                 }

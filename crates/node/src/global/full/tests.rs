@@ -7,7 +7,8 @@ use meshx_etf::{Atom, Node as NodeId, Pid, Reference, Term, term};
 use super::locker::Order;
 use super::shared::Shared;
 use super::state::{Act, News, State};
-use crate::envelope::{Envelope, From};
+use crate::call::Caller;
+use crate::envelope::Envelope;
 
 const A: &str = "a@h";
 const B: &str = "b@h";
@@ -35,7 +36,7 @@ fn told(acts: &[Act], to: &str) -> Vec<Term> {
     acts.iter().filter_map(tell).collect()
 }
 
-fn from(node: &str) -> From {
+fn from(node: &str) -> Caller {
     let call = term!({atom "$gen_call", {(pid(node, 5)), tag}, get_known});
     match Envelope::open(&meshx_dist::Payload::of(&call).unwrap()).unwrap() {
         Envelope::Call(from, _) => from,
@@ -134,7 +135,7 @@ fn names_are_given_under_the_lock_of_all_only() {
     assert_eq!((name(&state, &term!(one)), name(&state, &term!(two))), (None, Some(pid(A, 1))));
     // The holder ends: what it had begun is void, until somebody locks again.
     let watched = state.acts().into_iter().find_map(|act| match act {
-        Act::Watch(of, reference) if of == from(A).pid => Some(reference),
+        Act::Watch(of, reference) if of == *from(A).pid() => Some(reference),
         _ => None,
     });
     state.ended(&watched.unwrap());

@@ -329,7 +329,7 @@ async fn servers_are_called(release: Release) {
 
     let nodes = [stock.name.as_str(), "nobody@127.0.0.1"];
     let all = node.multi_call::<_, i64>(nodes, "srv", &term!(next), LIMIT).await.unwrap();
-    assert_eq!((all.answers.len(), all.answers[0].1), (1, 14));
+    assert_eq!((all.answers.len(), all.answers[0].1), (1, 13));
     assert!(matches!(all.failures[0].1, CallError::NoConnection), "{:?}", all.failures);
 
     let died = node.call::<_, Term>(at("srv"), &term!({die, {oh, no}}), LIMIT).await;

@@ -24,7 +24,8 @@ use crate::to::{Content, To, Typed};
 ///
 /// Its queue is bounded ([`crate::Builder::mailbox_limit`]): while it is full, nothing is read from
 /// the connections that feed it, and their peers are held back. A process that waits for the answer
-/// of a call holds nobody back, since that answer might be behind.
+/// of a call, or until there is room for what it sends, holds nobody back before sixteen times as much
+/// waits: that answer might be behind, and two processes that send to each other wait for each other.
 #[derive(Debug)]
 pub struct Mailbox {
     node: Arc<Inner>,
@@ -272,9 +273,28 @@ impl Inner {
     ) -> Result<(), SendError> {
         if let Some(node) = self.elsewhere(&to) {
             let connection = self.connect(&node).await?;
-            return connection.deliver(from, &to, content).await;
+            return self.deliver_by(&connection, from, &to, content).await;
         }
         self.deliver(from, &to, content)
+    }
+
+    /// Sends to a process of a peer when there is room. Meanwhile the sender's own mailbox holds nobody
+    /// back.
+    async fn deliver_by(
+        &self,
+        connection: &Connection,
+        from: &Pid,
+        to: &To,
+        content: &(dyn Content + Sync),
+    ) -> Result<(), SendError> {
+        match connection.deliver_now(from, to, content) {
+            Err(SendError::Busy(_)) => {
+                let cell = self.processes.get(from);
+                let _waits = cell.as_ref().map(|cell| cell.sending());
+                connection.deliver(from, to, content).await
+            }
+            done => done,
+        }
     }
 
     /// Sends an answer; to the pid of who asked where aliases were not negotiated. Whoever asked over
@@ -289,9 +309,9 @@ impl Inner {
         let Some(node) = self.elsewhere(to) else { return self.deliver(from, to, content) };
         let connection = self.peers.up_to(&node).ok_or(ConnectError::NotConnected(node))?;
         if matches!(to, To::Alias(_)) && !connection.takes_aliases() {
-            return connection.deliver(from, &To::from(caller), content).await;
+            return self.deliver_by(&connection, from, &To::from(caller), content).await;
         }
-        connection.deliver(from, to, content).await
+        self.deliver_by(&connection, from, to, content).await
     }
 
     pub(crate) fn try_send(
@@ -488,7 +508,10 @@ impl Inner {
         if !connection.flags.contains(Flags::SPAWN) {
             return Err(connection.incapable(Flags::SPAWN).into());
         }
-        connection.room(sender(&cell.pid)).await;
+        {
+            let _waits = connection.is_busy(sender(&cell.pid)).then(|| cell.sending());
+            connection.room(sender(&cell.pid)).await;
+        }
         let via = Some(connection.id);
         cell.spawning(reference.clone(), Spawning { via, node, abandoned: false });
         let arguments = Term::List(arguments.to_vec());

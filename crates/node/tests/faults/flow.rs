@@ -46,6 +46,31 @@ async fn a_full_mailbox_holds_senders_back() {
     sending.await.unwrap();
 }
 
+/// Two processes send to each other what none of both mailboxes holds, and receive only then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_to_send_holds_nobody_back() {
+    const PAGES: usize = 240;
+    let _memory = MEMORY.read().await;
+    let board = Switchboard::new();
+    let a = on(&board, "a").mailbox_limit(64 << 10).start().await.unwrap();
+    let b = on(&board, "b").mailbox_limit(64 << 10).start().await.unwrap();
+    let (one, other) = (a.mailbox().unwrap(), b.mailbox().unwrap());
+    let pids = (one.pid().clone(), other.pid().clone());
+    let work = |mut process: meshx_node::Mailbox, to: meshx_node::etf::Pid| async move {
+        for _ in 0..PAGES {
+            process.send(&to, &vec![0_u8; 10_000]).await.unwrap();
+        }
+        for _ in 0..PAGES {
+            next(&mut process).await;
+        }
+    };
+    let both =
+        async { tokio::join!(tokio::spawn(work(one, pids.1)), tokio::spawn(work(other, pids.0))) };
+    let (one, other) = tokio::time::timeout(LIMIT, both).await.expect("no deadlock");
+    one.unwrap();
+    other.unwrap();
+}
+
 /// Selective receive alone drains a full mailbox, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn selective_receive_makes_room() {

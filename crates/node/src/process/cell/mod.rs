@@ -55,6 +55,8 @@ struct State {
     spawning: HashMap<Reference, Spawning>,
     aliases: HashSet<Reference>,
     callers: HashMap<Reference, oneshot::Sender<Reply>>,
+    /// How many of its sends wait for room.
+    sending: usize,
 }
 
 /// `erl_dist_protocol`, "Link Protocol".
@@ -168,7 +170,8 @@ impl Cell {
 
 impl State {
     fn is_full(&self, limit: usize) -> bool {
-        self.queued > limit && (self.callers.is_empty() || self.queued / 16 > limit)
+        let waits = self.sending > 0 || !self.callers.is_empty();
+        self.queued > limit && (!waits || self.queued / 16 > limit)
     }
 
     /// Puts a signal to the end, unless nobody would ever take it; true if it is full then.

@@ -15,10 +15,30 @@ use crate::process::signal::{Message, Signal};
 /// that they were read into.
 const LAGGING: usize = 1024;
 
+/// While it lives, a process waits until it can send.
+pub(crate) struct Sending<'c>(&'c Cell);
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        // None, if the process has ended meanwhile.
+        state.sending = state.sending.saturating_sub(1);
+    }
+}
+
 impl Cell {
+    /// The process waits until it can send.
+    pub(crate) fn sending(&self) -> Sending<'_> {
+        self.state().sending += 1;
+        // Who waits for a full queue need not, for now.
+        self.drained.notify_waiters();
+        Sending(self)
+    }
+
     /// Queues messages; answers to calls go to their callers instead. True if the queue is over its
-    /// limit and who feeds it should wait. A process that waits for an answer is not waited for
-    /// unless there is far too much: the answer may be behind.
+    /// limit and who feeds it should wait. A process that waits itself, for an answer or to send, is not
+    /// waited for unless there is far too much: the answer may be behind, or who should make room for
+    /// what it sends be held back by it.
     pub(crate) fn deliver(&self, messages: impl IntoIterator<Item = Message>) -> bool {
         let mut state = self.state();
         let before = state.queue.len();

@@ -11,8 +11,20 @@ use crate::Atom;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Node(Arc<(Atom, u32)>);
 
-/// A process identifier.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// A process identifier. It is displayed as the term is.
+///
+/// ```
+/// use meshx_etf::{Atom, Node, Pid, Port, Reference};
+/// let node = Node::new(Atom::cut("shop@host"), 7);
+/// let pid = Pid { node: node.clone(), id: 9, serial: 0 };
+/// assert_eq!(pid.to_string(), "<shop@host.9.0>");
+/// assert_eq!(format!("{pid:?}"), "<shop@host.9.0!7>");
+/// assert_eq!(Port { node: node.clone(), id: 3 }.to_string(), "#Port<shop@host.3>");
+/// let reference = Reference::new(node, &[1, 2, 3]).ok_or("too long")?;
+/// assert_eq!(reference.to_string(), "#Ref<shop@host.3.2.1>");
+/// # Ok::<(), &str>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Pid {
     /// Its node.
     pub node: Node,
@@ -22,8 +34,8 @@ pub struct Pid {
     pub serial: u32,
 }
 
-/// A port identifier.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// A port identifier. Displayed as in text: `#Port<shop@host.7>`.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Port {
     /// Its node.
     pub node: Node,
@@ -31,8 +43,8 @@ pub struct Port {
     pub id: u64,
 }
 
-/// A reference: up to [`Reference::MAX`] words.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// A reference: up to [`Reference::MAX`] words. Displayed as in text: `#Ref<shop@host.3.2.1>`.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Reference {
     node: Node,
     words: [u32; Self::MAX],

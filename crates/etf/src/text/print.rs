@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use super::float;
-use crate::{BitString, Map, Node, Term};
+use crate::{BitString, Map, Node, Pid, Port, Reference, Term};
 
 /// Which characters a list or a binary may hold to be shown as text (the VM's flag `+pc`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -92,7 +92,56 @@ impl fmt::Display for Term {
     }
 }
 
+/// As the term: `<shop@host.9.0>`; `{:#}` with the creation of the node.
+impl fmt::Display for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Style::of(f).pid(f, self)
+    }
+}
+
+/// As the term: `#Port<shop@host.7>`; `{:#}` with the creation of the node.
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Style::of(f).port(f, self)
+    }
+}
+
+/// As the term: `#Ref<shop@host.3.2.1>`; `{:#}` with the creation of the node.
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Style::of(f).reference(f, self)
+    }
+}
+
+/// As `{:#}`: two that differ look different.
+impl fmt::Debug for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Style::EXACT.pid(f, self)
+    }
+}
+
+/// As `{:#}`: two that differ look different.
+impl fmt::Debug for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Style::EXACT.port(f, self)
+    }
+}
+
+/// As `{:#}`: two that differ look different.
+impl fmt::Debug for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Style::EXACT.reference(f, self)
+    }
+}
+
 impl Style {
+    const EXACT: Self =
+        Self { unicode: false, printable: Printable::Latin1, sorted: false, creations: true };
+
+    fn of(f: &fmt::Formatter<'_>) -> Self {
+        Self { creations: f.alternate(), ..Self::default() }
+    }
+
     fn term(self, f: &mut fmt::Formatter<'_>, term: &Term) -> fmt::Result {
         match term {
             Term::Integer(value) => write!(f, "{value}"),
@@ -122,26 +171,9 @@ impl Style {
             }
             Term::Binary(bytes) => self.binary(f, bytes),
             Term::Bits(bits) => bit_string(f, bits),
-            Term::Pid(pid) => {
-                f.write_str("<")?;
-                self.node(f, &pid.node)?;
-                write!(f, ".{}.{}", pid.id, pid.serial)?;
-                self.creation(f, &pid.node)
-            }
-            Term::Port(port) => {
-                f.write_str("#Port<")?;
-                self.node(f, &port.node)?;
-                write!(f, ".{}", port.id)?;
-                self.creation(f, &port.node)
-            }
-            Term::Reference(reference) => {
-                f.write_str("#Ref<")?;
-                self.node(f, reference.node())?;
-                for word in reference.words().iter().rev() {
-                    write!(f, ".{word}")?;
-                }
-                self.creation(f, reference.node())
-            }
+            Term::Pid(pid) => self.pid(f, pid),
+            Term::Port(port) => self.port(f, port),
+            Term::Reference(reference) => self.reference(f, reference),
             Term::Fun(fun) => {
                 f.write_str("#Fun<")?;
                 if fun.module.chars().any(char::is_control) {
@@ -188,6 +220,29 @@ impl Style {
             self.term(f, term)?;
         }
         f.write_str(close)
+    }
+
+    fn pid(self, f: &mut fmt::Formatter<'_>, pid: &Pid) -> fmt::Result {
+        f.write_str("<")?;
+        self.node(f, &pid.node)?;
+        write!(f, ".{}.{}", pid.id, pid.serial)?;
+        self.creation(f, &pid.node)
+    }
+
+    fn port(self, f: &mut fmt::Formatter<'_>, port: &Port) -> fmt::Result {
+        f.write_str("#Port<")?;
+        self.node(f, &port.node)?;
+        write!(f, ".{}", port.id)?;
+        self.creation(f, &port.node)
+    }
+
+    fn reference(self, f: &mut fmt::Formatter<'_>, reference: &Reference) -> fmt::Result {
+        f.write_str("#Ref<")?;
+        self.node(f, reference.node())?;
+        for word in reference.words().iter().rev() {
+            write!(f, ".{word}")?;
+        }
+        self.creation(f, reference.node())
     }
 
     fn node(self, f: &mut fmt::Formatter<'_>, node: &Node) -> fmt::Result {

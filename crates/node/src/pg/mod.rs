@@ -13,6 +13,7 @@ mod groups;
 mod scope;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use meshx_etf::{Atom, Pid, Term};
@@ -55,6 +56,20 @@ pub enum EventKind {
     Join,
     /// The processes are not members any more, or fewer times.
     Leave,
+}
+
+/// For people: who joined or left what.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, pid) in self.pids.iter().enumerate() {
+            write!(f, "{}{pid}", if number == 0 { "" } else { ", " })?;
+        }
+        let did = match self.kind {
+            EventKind::Join => "joined",
+            EventKind::Leave => "left",
+        };
+        write!(f, " {did} {}", self.group)
+    }
 }
 
 /// Why something with process groups did not happen.

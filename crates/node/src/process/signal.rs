@@ -1,5 +1,7 @@
 //! What a process receives.
 
+use std::fmt;
+
 use meshx_dist::Payload;
 use meshx_dist::control::Target;
 use meshx_etf::{Atom, Pid, Reference, Term};
@@ -52,6 +54,17 @@ pub struct Down {
     pub node: Atom,
     /// Why: its exit reason, `noproc` if there was no such process, `noconnection` if the node is gone.
     pub reason: Term,
+}
+
+/// For people: who, and why.
+impl fmt::Display for Down {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.target {
+            Target::Pid(pid) => write!(f, "{pid}")?,
+            Target::Name(name) => write!(f, "{name} of {}", self.node)?,
+        }
+        write!(f, " is down: {}", self.reason)
+    }
 }
 
 impl Signal {

@@ -7,7 +7,7 @@ const DEPTH: usize = 512;
 
 /// Why text is not a term.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("at byte {at}: {what}")]
+#[error("at byte {at}: expected {what}")]
 pub struct ParseError {
     /// Where, in bytes from the beginning.
     pub at: usize,

@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the main story once, for real, and explain it
+    /// Run the main story once, for real, and explain it; a story with --json, too
     Demo(Demo),
     /// Run a control plane for one machine (Consul-compatible HTTP and DNS API)
     Agent(Agent),
@@ -454,7 +454,7 @@ A running one, on this machine:
   -kill                    End it
   -stop NAME               Take a name from its holder
 
-The flags are those of OTP's epmd, with one dash, and after meshx's own (`meshx epmd --json -names`); -systemd is not supported. Called by the name epmd
+The flags are those of OTP's epmd, with one dash; of meshx's own --json may follow them, and the others go before; -systemd is not supported. Called by the name epmd
 (a symbolic link) this program speaks and exits as OTP's. Three ways to have it serve the nodes of
 this machine:
   meshx epmd -daemon             before the first node: the epmd that `erl` starts then gives way
@@ -472,6 +472,14 @@ fn duration(text: &str) -> Result<Duration, String> {
         "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
         "h" => Ok(Duration::from_secs(number.saturating_mul(3600))),
         unit => Err(format!("`{unit}` is no unit; write 500ms, 10s, 2m or 1h")),
+    }
+}
+
+/// A duration that is some time.
+fn positive(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("no time is too short: write 500ms, 10s, 2m or 1h".to_owned()),
+        some => Ok(some),
     }
 }
 
@@ -513,6 +521,7 @@ mod tests {
     fn durations_have_units() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
+        assert!(positive("0").is_err() && positive("0ms").is_err() && positive("1ms").is_ok());
         assert!(duration("5 parsecs").is_err() && duration("").is_err());
     }
 }

@@ -16,7 +16,7 @@ pub(crate) enum EtfAction {
     Decode(EtfDecode),
     /// Print the bytes of a term that is written as in Erlang
     Encode(EtfEncode),
-    /// Decode and encode again, line by line: hex in, `ok USED HEX` or `error WORDS` out
+    /// Decode and encode again, line by line: hex in, `ok USED HEX` or `error WORDS` out, with --json, too
     Filter(EtfFilter),
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use meshx_core::NodeName;
 
-use super::{ControlPlane, duration};
+use super::{ControlPlane, positive};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -83,7 +83,7 @@ pub(crate) struct Ask {
     #[arg(long = "as", value_name = "NAME@HOST")]
     pub(crate) name: Option<NodeName>,
     /// Longest time for an answer
-    #[arg(long, value_name = "D", env = "MESHX_TIMEOUT", default_value = "10s", value_parser = duration)]
+    #[arg(long, value_name = "D", env = "MESHX_TIMEOUT", default_value = "10s", value_parser = positive)]
     pub(crate) timeout: Duration,
     #[command(flatten)]
     pub(crate) way: Way,

@@ -69,6 +69,11 @@ pub(crate) fn main(words: &[OsString]) -> ExitCode {
 
 /// As `meshx epmd`.
 pub(crate) fn run_command(words: &[OsString], output: Output, verbose: u8) -> ExitCode {
+    // Ours may come behind OTP's, too.
+    let json = |word: &OsString| word == "--json";
+    let output = Output { json: output.json || words.iter().any(json), ..output };
+    let words: Vec<OsString> = words.iter().filter(|word| !json(word)).cloned().collect();
+    let words = words.as_slice();
     let outcome = Flags::parse(words, |name| std::env::var_os(name))
         .map_err(|why| {
             Failure::new(633, exit::USAGE, why)
@@ -354,7 +359,6 @@ impl Voice {
         let status = match &error {
             Error::Absent { .. } | Error::Malformed { .. } => exit::UNREACHABLE,
             Error::Silent { .. } => exit::TIMED_OUT,
-            Error::Closed { .. } => exit::DENIED,
             Error::Request { .. } | Error::Variable(_) => exit::USAGE,
             _ => exit::NEGATIVE,
         };

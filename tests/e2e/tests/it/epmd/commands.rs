@@ -119,14 +119,19 @@ fn by_its_own_name_it_speaks_as_meshx() {
     let daemon = Daemon::start(&[]);
     let port = daemon.port.to_string();
     let (_lease, _) = register(daemon.port, "shop", 40123);
-    let (status, stdout, _) = run(&meshx(), &["--json", "epmd", "-port", &port, "-names"]);
-    let value: serde_json::Value = serde_json::from_str(&stdout).unwrap();
-    assert_eq!(status, Some(0));
-    assert_eq!(value["nodes"], serde_json::json!([{ "name": "shop", "port": 40123 }]));
+    let in_json = [
+        run(&meshx(), &["--json", "epmd", "-port", &port, "-names"]),
+        by_name(&["-port", &port, "-names", "--json"]),
+    ];
+    for (status, stdout, _) in in_json {
+        let value: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(status, Some(0));
+        assert_eq!(value["nodes"], serde_json::json!([{ "name": "shop", "port": 40123 }]));
+    }
     let (status, _, stderr) = by_name(&["-port", &port, "-kill"]);
     assert_eq!(status, Some(1));
     assert!(stderr.contains("MX0634"), "{stderr}");
-    assert_eq!(by_name(&["-port", &port, "-stop", "shop"]).0, Some(5));
+    assert_eq!(by_name(&["-port", &port, "-stop", "shop"]).0, Some(1));
     let (status, _, stderr) = by_name(&["-port", &port]);
     assert_eq!(status, Some(7));
     assert!(stderr.contains("MX0630"), "{stderr}");

@@ -130,8 +130,9 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
 /// Starts the log on stderr: warnings, or more with `-v`, or what `MESHX_LOG` says.
 pub(crate) fn start_logging(verbose: u8) {
     let level = match verbose {
-        0 => "warn",
-        1 => "info,hyper=warn",
+        // `meshx node` tells by itself what becomes of the nodes that it keeps.
+        0 => "warn,meshx_node::keep=error",
+        1 => "info,hyper=warn,meshx_node::keep=error",
         _ => "debug,hyper=info",
     };
     let filter = variable("MESHX_LOG").or_else(|| variable("RUST_LOG"));

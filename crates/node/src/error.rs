@@ -36,7 +36,7 @@ pub enum StartError {
         reason: ConnectError,
     },
     /// A carrier could not listen, or its listener not be made known.
-    #[error("{name} cannot be reached by {carrier}: {reason}")]
+    #[error("the node {name} could not start ({carrier}): {reason}")]
     Listen {
         /// The node.
         name: String,
@@ -176,6 +176,9 @@ impl Diagnostic for ConnectError {
             Self::Handshake { reason: Failure::Cookie, .. } => "both nodes need the same cookie",
             Self::Handshake { reason: Failure::Refused(Status::NotAllowed), .. } => {
                 "the other node does not let this one in (net_kernel:allow/1)"
+            }
+            Self::Handshake { reason: Failure::Name { got, .. }, .. } => {
+                return Some(format!("at its address runs {got}: ask for it by that name"));
             }
             // A VM answers a wrong cookie in no other way.
             Self::Closed { stage: "last step", .. } => "most likely the cookies differ",

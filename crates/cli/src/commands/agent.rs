@@ -33,6 +33,8 @@ pub(crate) async fn run(arguments: args::Agent, output: Output) -> Result<u8, Fa
     let listen = |kind| signal(kind).map_err(|e| Failure::internal("listen for signals", &e));
     let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let mut hup = listen(SignalKind::hangup())?;
+    // Asked now: of a terminal that is closed, the answer is no.
+    let hangup_ends = std::io::stderr().is_terminal();
     let agent = Agent::start(config).await?;
     let ready = begun.elapsed().as_millis();
     announce(&agent, &arguments, ready, output);
@@ -42,7 +44,7 @@ pub(crate) async fn run(arguments: args::Agent, output: Output) -> Result<u8, Fa
             _ = int.recv() => break,
             // A closed terminal ends what was started in it. A service manager means "reload", and
             // there is nothing to reload.
-            _ = hup.recv() => if std::io::stderr().is_terminal() { break },
+            _ = hup.recv() => if hangup_ends { break },
         }
     }
     tokio::select! {

@@ -157,6 +157,12 @@ fn commands_ask_nodes(kind: ControlPlane) {
         assert_eq!(denied.code, 5, "{denied:?}");
         assert!(denied.stderr.contains("denied by") && denied.stderr.contains("meshx why"));
     }
+    mesh.cli_ok(&["intentions", "deny", "*", A]);
+    let denied = mesh.cli(&["ping", A, "--mesh"]);
+    assert_eq!(denied.code, 5, "{denied:?}");
+    assert_eq!(denied.stderr.matches("denied by").count(), 1, "told once: {denied:?}");
+    assert!(denied.stderr.contains("--as") && !denied.stderr.contains("meshx why"), "{denied:?}");
+    mesh.cli_ok(&["intentions", "remove", "*", A]);
     // Interrupted, it leaves nothing behind.
     let words = ["call", A, "timer:sleep(60000)", "--mesh", "--as", "late@myhost"];
     let mut late = Process::start("meshx call", &mut mesh.command(&words));
@@ -254,6 +260,78 @@ fn a_node_beside_stock_ones_with_their_epmd() {
     let hidden = plain.node(&["--name", RUST, "--hidden"]);
     assert!(hidden.next_line(SOON).unwrap().contains("hidden"));
     assert_eq!(vm.eval(&format!("{{net_adm:ping('{RUST}'), nodes()}}")), "{pong,[]}");
+}
+
+#[test]
+fn a_node_that_cannot_register_says_who_refused() {
+    if skips(&[Need::Erlang]) {
+        return;
+    }
+    let plain = Plain::start();
+    let rust = plain.node(&["--name", RUST]);
+    rust.next_line(SOON).unwrap();
+    let taken = plain.cli(&["node", "--name", RUST]);
+    assert_eq!(taken.code, 7, "{taken:?}");
+    assert!(taken.stderr.contains("the name is taken"), "{taken:?}");
+    assert!(taken.stderr.contains("take another name"), "{taken:?}");
+    let port = free_port().to_string();
+    let alone = plain.mesh.cli(&["node", "--name", RUST, "--epmd-port", &port]);
+    assert_eq!(alone.code, 1, "{alone:?}");
+    assert!(alone.stderr.contains(&format!("meshx epmd -daemon -port {port}")), "{alone:?}");
+    assert!(alone.stderr.contains("--no-epmd"), "{alone:?}");
+    // Not without telling what it is.
+    let shell = plain.cli(&["shell", RUST]);
+    assert_eq!(shell.code, 1, "{shell:?}");
+    assert!(shell.stderr.contains(&format!("meshx call {RUST}")), "{shell:?}");
+    for words in [["shell"].as_slice(), &["nodes", "matrix"]] {
+        let nobody = plain.cli(&[words, &["nope@127.0.0.1"]].concat());
+        assert_eq!(nobody.code, 4, "{nobody:?}");
+        assert_eq!(nobody.stdout, "");
+        assert!(nobody.stderr.contains("MX0201"), "{nobody:?}");
+    }
+    let kept = plain.node(&["--name", "quiet@127.0.0.1", "--connect", "nope@127.0.0.1", "-q"]);
+    let said = kept.await_stderr("is dialled again until it is there", SOON);
+    assert!(
+        said.starts_with("meshx: 'nope@127.0.0.1' could not be reached") && said.contains("MX0201"),
+        "{said}"
+    );
+    kept.signal(Signal::TERM);
+    assert_eq!(kept.next_line(SOON), None, "no banner with -q");
+    assert_eq!(plain.cli(&["ping", RUST, "--timeout", "0"]).code, 2);
+    let mut pings = plain.mesh.command(&[
+        "ping",
+        RUST,
+        "-c",
+        "99",
+        "--epmd-port",
+        &plain.epmd.port().to_string(),
+    ]);
+    let mut pings = Process::start("meshx ping", &mut pings);
+    let pong = || std::iter::repeat_with(|| pings.next_line(SOON)).flatten();
+    assert_eq!(pong().filter(|line| line.starts_with("pong")).take(2).count(), 2);
+    pings.signal(Signal::INT);
+    assert_eq!(pings.wait(SOON).code(), Some(130), "{}", pings.stderr());
+    pings.await_stdout("2 round trips", SOON);
+}
+
+/// What was started in a terminal ends with it.
+#[test]
+fn a_closed_terminal_ends_agents_and_nodes() {
+    let mesh = Mesh::agent();
+    let (http, dist) = (free_port(), free_port());
+    let agent = format!("agent --http-addr 127.0.0.1:{http} --dns-addr none");
+    let node = format!("node --name rust@127.0.0.1 --no-epmd --port {dist}");
+    for (arguments, port) in [(agent, http), (node, dist)] {
+        let line = format!("exec '{}' {arguments}", meshx().display());
+        let mut command = mesh.bare_command(Path::new("script"));
+        command.env("TERM", "xterm").args(["-q", "-f", "-e", "-c", &line, "/dev/null"]);
+        let terminal = Process::start(&line, &mut command);
+        let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+        terminal.until("it listens", SOON, || listens().then_some(()));
+        terminal.await_stdout("Ctrl-C stops", SOON);
+        terminal.signal(Signal::KILL);
+        meshx_e2e::wait_until("it has ended", SOON, || (!listens()).then_some(()));
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use meshx_node::carrier::{
     self, Carried, Carrier, Listen, Myself, OnePort, PortInName, Stream, Tcp,
 };
 use meshx_node::{Builder, Node, Visibility};
-use meshx_workload::Mesh;
+use meshx_workload::{Mesh, Notice};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
@@ -26,6 +26,8 @@ use crate::output::Output;
 pub(crate) struct Asking {
     pub(crate) node: Node,
     pub(crate) limit: Duration,
+    /// Whether its name is nobody's, and gone with it.
+    nameless: bool,
     /// Told of each signal that ends a program.
     interrupted: Arc<Notify>,
 }
@@ -47,7 +49,10 @@ impl Asking {
             .visibility(Visibility::Hidden)
             .setup_time(ask.timeout);
         let builder = if ask.way.mesh {
-            builder.carrier(carrier::Mesh::new(mesh(&ask.way.control_plane, output)?))
+            builder.carrier(carrier::Mesh::new(mesh(
+                &ask.way.control_plane,
+                only_what_is_news(output),
+            )?))
         } else {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             builder.carrier(DialOnly(tcp(&ask.way, address)?))
@@ -55,7 +60,7 @@ impl Asking {
         // Before the node is anywhere: what it leaves behind, it takes back.
         let interrupted = interruptions()?;
         let node = start(builder).await?;
-        Ok(Self { node, limit: ask.timeout, interrupted })
+        Ok(Self { node, limit: ask.timeout, nameless: ask.name.is_none(), interrupted })
     }
 
     /// Connects to a node, within the limit.
@@ -82,7 +87,18 @@ impl Asking {
             // A second signal does not wait.
             () = self.interrupted.notified() => {}
         }
-        done
+        done.map_err(|failure| self.without_own_name(failure))
+    }
+
+    /// A command with a name that nobody has any more is no advice.
+    fn without_own_name(&self, failure: Failure) -> Failure {
+        let own = self.node.name().as_str();
+        if !self.nameless || !failure.hint.as_deref().is_some_and(|hint| hint.contains(own)) {
+            return failure;
+        }
+        let denied = failure.exit == exit::DENIED;
+        let hint = denied.then(|| "--as NAME@HOST asks by a name that is allowed to".to_owned());
+        Failure { hint, ..failure }
     }
 
     pub(crate) fn too_late(&self, target: &NodeName) -> Failure {
@@ -110,10 +126,23 @@ fn interruptions() -> Result<Arc<Notify>, Failure> {
 }
 
 /// The mesh that the flags name. Its services answer the command line.
-pub(super) fn mesh(control_plane: &ControlPlane, output: Output) -> Result<Mesh, Failure> {
+pub(super) fn mesh(
+    control_plane: &ControlPlane,
+    notices: meshx_workload::Notify,
+) -> Result<Mesh, Failure> {
     let runtime_dir = variable("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let mesh = Mesh::new(client(control_plane)?).notify(output.notices());
+    let mesh = Mesh::new(client(control_plane)?).notify(notices);
     Ok(mesh.answers_commands(runtime_dir))
+}
+
+/// Without what went wrong with a connection: that is the command's own failure, told by itself.
+fn only_what_is_news(output: Output) -> meshx_workload::Notify {
+    let notices = output.notices();
+    Arc::new(move |notice| {
+        if !matches!(notice, Notice::Failed { .. }) {
+            notices(notice);
+        }
+    })
 }
 
 /// Plain TCP to nodes that are found as the flags say.
@@ -161,6 +190,7 @@ pub(super) async fn start(builder: Builder) -> Result<Node, Failure> {
             }
             StartError::Listen { reason, .. } => {
                 let mesh = reason.get_ref().and_then(|inner| inner.downcast_ref::<MeshError>());
+                let epmd = reason.get_ref().and_then(|inner| inner.downcast_ref());
                 match mesh {
                     Some(mesh) => {
                         let known = Failure::of(mesh);
@@ -171,14 +201,33 @@ pub(super) async fn start(builder: Builder) -> Result<Node, Failure> {
                         exit: exit::CONFIGURATION,
                         ..failure.hint("with --port-base, a node's name says where it listens")
                     },
-                    None => {
-                        failure.hint("is the port free, and does EPMD run? --no-epmd does without")
-                    }
+                    None => match epmd {
+                        Some(epmd) => of_epmd(epmd, failure),
+                        None => failure.hint("is the port free? --port 0 takes one that is"),
+                    },
                 }
             }
             _ => failure,
         }
     })
+}
+
+/// The port mapper did not register the node.
+fn of_epmd(error: &meshx_epmd::Error, failure: Failure) -> Failure {
+    use meshx_core::Diagnostic as _;
+    use meshx_epmd::Error;
+    let hint = match (error, error.hint()) {
+        (Error::Absent { .. }, Some(hint)) => {
+            Some(format!("{hint}, or do without: --no-epmd, --peer-port or --port-base"))
+        }
+        (_, hint) => hint,
+    };
+    let exit = match error {
+        Error::Taken { .. } => exit::CONFLICT,
+        Error::Request { .. } | Error::Variable(_) => exit::CONFIGURATION,
+        _ => failure.exit,
+    };
+    Failure { code: error.code(), hint, exit, ..failure }
 }
 
 /// A carrier that dials, and is not dialled.

@@ -11,10 +11,11 @@ use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 
 use meshx_node::carrier::{self, Static, Tcp};
-use meshx_node::{Node, NodeEvent, Visibility};
+use meshx_node::{Keeping, Node, NodeEvent, Visibility};
 use meshx_workload::Mesh;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 
 pub(crate) use asking::Asking;
 pub(crate) use call::run as call;
@@ -30,8 +31,10 @@ pub(crate) async fn run(arguments: args::Node, output: Output) -> Result<u8, Fai
     let listen = |kind| signal(kind).map_err(|e| Failure::internal("listen for signals", &e));
     let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let mut hup = listen(SignalKind::hangup())?;
+    // Asked now: of a terminal that is closed, the answer is no.
+    let hangup_ends = std::io::stderr().is_terminal();
     let mesh = match arguments.way.mesh {
-        true => Some(asking::mesh(&arguments.way.control_plane, output)?),
+        true => Some(asking::mesh(&arguments.way.control_plane, output.notices())?),
         false => None,
     };
     let mesh = mesh.map(|mesh| mesh.replaces(arguments.replace));
@@ -39,9 +42,11 @@ pub(crate) async fn run(arguments: args::Node, output: Output) -> Result<u8, Fai
     tokio::spawn(tell(node.clone()));
     processes::start(&node).await?;
     announce(&node, &arguments, output);
-    // The log says which of them are not there.
     let kept = arguments.connect.iter().map(|peer| node.keep(peer.as_str()));
-    let _kept = kept.collect::<Result<Vec<_>, _>>()?;
+    let kept = kept.collect::<Result<Vec<_>, _>>()?;
+    for peer in &kept {
+        tokio::spawn(tell_kept(peer.node().to_string(), peer.watch(), output));
+    }
     let replaced = async {
         match &mesh {
             Some(mesh) => mesh.asked_to_stop().await,
@@ -49,8 +54,9 @@ pub(crate) async fn run(arguments: args::Node, output: Output) -> Result<u8, Fai
         }
     };
     let closed = async {
-        // A service manager means "reload" by it, and there is nothing to reload.
-        while hup.recv().await.is_some() && !std::io::stderr().is_terminal() {}
+        // A closed terminal ends what was started in it. A service manager means "reload" by it, and
+        // there is nothing to reload.
+        while hup.recv().await.is_some() && !hangup_ends {}
     };
     tokio::select! {
         _ = term.recv() => {}
@@ -71,7 +77,8 @@ pub(crate) async fn run(arguments: args::Node, output: Output) -> Result<u8, Fai
 pub(crate) async fn in_mesh(name: &str, output: Output) -> Result<Node, Failure> {
     let builder = Node::builder(name).cookie(cookie::cookie(None)?).visibility(Visibility::VISIBLE);
     let control_plane = ControlPlane { http_addr: variable("CONSUL_HTTP_ADDR"), token_file: None };
-    let builder = builder.carrier(carrier::Mesh::new(asking::mesh(&control_plane, output)?));
+    let builder =
+        builder.carrier(carrier::Mesh::new(asking::mesh(&control_plane, output.notices())?));
     let node = asking::start(processes::functions(builder)).await?;
     processes::start(&node).await?;
     Ok(node)
@@ -119,11 +126,40 @@ fn announce(node: &Node, arguments: &args::Node, output: Output) {
     }
     let seen = if arguments.hidden { "hidden" } else { "visible" };
     let creation = node.creation();
+    if output.quiet {
+        return;
+    }
     output.story(&format!(
         "{} listens at {address}   {seen}, creation {creation}",
         node.name().as_str()
     ));
     output.say("it answers ping, erpc and rpc; processes: echo, counter. Ctrl-C stops.");
+}
+
+/// Says when a node that is to be connected is not there, and when it is there again.
+async fn tell_kept(peer: String, mut state: watch::Receiver<Keeping>, output: Output) {
+    use meshx_core::Diagnostic as _;
+    let mut missed = false;
+    loop {
+        let now = state.borrow_and_update().clone();
+        match now {
+            Keeping::Down { reason, failures: 1.. } if !missed => {
+                missed = true;
+                let code = reason.code();
+                output.line(&format!(
+                    "meshx: {reason} [{code}]; it is dialled again until it is there"
+                ));
+            }
+            Keeping::Up if missed => {
+                missed = false;
+                output.say(&format!("meshx: {peer} is connected"));
+            }
+            _ => {}
+        }
+        if state.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Logs which nodes come and go, until this one stops.

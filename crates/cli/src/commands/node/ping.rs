@@ -1,5 +1,6 @@
 //! `meshx ping`.
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use meshx_core::NodeName;
@@ -30,6 +31,8 @@ pub(crate) async fn run(arguments: Ping, output: Output) -> Result<u8, Failure> 
     let (target, count) = (arguments.node, arguments.count);
     let asking = Asking::start(&arguments.ask, &target, output).await?;
     let node = &asking.node;
+    // Also of a series that was broken off.
+    let times = RefCell::new(Vec::new());
     let asked = async {
         let begun = Instant::now();
         asking.connect(&target).await?;
@@ -58,18 +61,21 @@ pub(crate) async fn run(arguments: Ping, output: Output) -> Result<u8, Failure> 
                 tokio::time::sleep(PAUSE).await;
             }
             let took = milliseconds(ask(&asking, &target).await?);
-            report.round_trip_milliseconds.push(took);
+            times.borrow_mut().push(took);
             if !output.json {
                 output.story(&format!("pong in {took:.2} ms"));
             }
         }
+        report.round_trip_milliseconds.clone_from(&times.borrow());
         Ok(report)
     };
-    let report = asking.finish(asked).await?;
+    let report = asking.finish(asked).await;
+    if let (false, Some(summary)) = (output.json, summary(&times.borrow())) {
+        output.story(&summary);
+    }
+    let report = report?;
     if output.json {
         output.data(&report, |_| String::new());
-    } else if let Some(summary) = summary(&report.round_trip_milliseconds) {
-        output.story(&summary);
     }
     Ok(exit::SUCCESS)
 }

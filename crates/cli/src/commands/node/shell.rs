@@ -3,14 +3,23 @@
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::time::Duration;
 
 use meshx_core::{HostForm, NodeName};
+use meshx_node::etf::Term;
+use meshx_node::{ConnectError, RpcError};
 
-use crate::args::{Names, Shell, SidecarArgs};
+use super::Asking;
+use crate::args::{Ask, Names, Shell, SidecarArgs, Way};
+use crate::environment::variable;
 use crate::failure::{Failure, exit};
 use crate::output::Output;
 
+/// How long the node that is to have a shell may take to say what it is.
+const PROBE: Duration = Duration::from_secs(7);
+
 pub(crate) async fn run(arguments: Shell, output: Output) -> Result<u8, Failure> {
+    probe(&arguments, output).await?;
     if arguments.mesh {
         return super::super::exec::run(wrapped(arguments), output).await;
     }
@@ -24,6 +33,45 @@ pub(crate) async fn run(arguments: Shell, output: Output) -> Result<u8, Failure>
     let program = command.get_program().to_string_lossy().into_owned();
     let failure = Failure::new(601, exit::NO_PROGRAM, format!("cannot run {program}: {error}"));
     Err(failure.hint("the shell is that of Erlang or Elixir: install it, or use `meshx call`"))
+}
+
+/// Fails where no shell can be opened. A shell of its own would wait for it, and not say why.
+async fn probe(arguments: &Shell, output: Output) -> Result<(), Failure> {
+    // What is found otherwise, or asked with another cookie, is for the shell itself to find.
+    let ways = ["-epmd_module", "-erl_epmd_port", "-proto_dist"];
+    let flags = ["ERL_AFLAGS", "ERL_FLAGS", "ERL_ZFLAGS"].into_iter().filter_map(variable);
+    let mut flags = flags.collect::<Vec<_>>().into_iter();
+    if !super::has_cookie() || flags.any(|flags| ways.iter().any(|way| flags.contains(way))) {
+        return Ok(());
+    }
+    let way = Way {
+        cookie_file: None,
+        epmd_port: arguments.epmd_port,
+        ports: arguments.ports.clone(),
+        mesh: arguments.mesh,
+        control_plane: arguments.control_plane.clone(),
+    };
+    let target = &arguments.node;
+    let ask = Ask { name: None, timeout: PROBE, way };
+    let asking = Asking::start(&ask, target, output).await?;
+    let asked = async {
+        let release = vec![Term::atom("otp_release")];
+        let node = &asking.node;
+        match node.rpc_term(target.as_str(), "erlang", "system_info", release, PROBE).await {
+            Err(RpcError::Connect(error @ ConnectError::Reach { .. })) => Err(error.into()),
+            Err(RpcError::Error { reason: Term::Atom(reason), .. }) if reason == "undef" => {
+                let message = format!("{target} is no Erlang VM, and has no shell");
+                let hint = format!("`meshx call {target} 'MOD:FUN(ARGS)'` calls what it offers");
+                Err(Failure::new(602, exit::NEGATIVE, message).hint(hint))
+            }
+            _ => Ok(()),
+        }
+    };
+    asking.finish(asked).await.map_err(|failure| match failure.exit {
+        // A shell has no --as.
+        exit::DENIED => Failure { hint: None, ..failure },
+        _ => failure,
+    })
 }
 
 /// A hidden node of the kind of the other one: short and long names do not mix. With the port of the
@@ -62,7 +110,7 @@ fn wrapped(arguments: Shell) -> crate::args::Exec {
         true => ["iex", "--remsh", arguments.node.as_str()],
         false => ["erl", "-remsh", arguments.node.as_str()],
     };
-    let second = std::time::Duration::from_secs(1);
+    let second = Duration::from_secs(1);
     crate::args::Exec {
         name: None,
         port: None,
@@ -70,7 +118,7 @@ fn wrapped(arguments: Shell) -> crate::args::Exec {
         names: Names::Auto,
         hidden: true,
         wait_for: Vec::new(),
-        wait: std::time::Duration::ZERO,
+        wait: Duration::ZERO,
         kill_after: 30 * second,
         sidecar: SidecarArgs {
             id: None,

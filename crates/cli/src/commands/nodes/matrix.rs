@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use meshx_core::NodeName;
+use meshx_node::RpcError;
 use meshx_node::etf::Term;
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -49,6 +50,7 @@ pub(super) async fn run(arguments: Matrix, output: Output) -> Result<u8, Failure
         let mut sees: BTreeMap<String, Option<BTreeSet<String>>> = BTreeMap::new();
         let mut asking = JoinSet::new();
         let mut more = false;
+        let mut failures: BTreeMap<String, RpcError> = BTreeMap::new();
         loop {
             for name in std::mem::take(&mut wanted) {
                 if sees.contains_key(&name) || name == node.name().as_str() {
@@ -62,15 +64,29 @@ pub(super) async fn run(arguments: Matrix, output: Output) -> Result<u8, Failure
                 let node = node.clone();
                 asking.spawn(async move {
                     let nodes = node.rpc_term(&name, "erlang", "nodes", Vec::new(), limit).await;
-                    (name, nodes.ok())
+                    (name, nodes)
                 });
             }
             let Some(answer) = asking.join_next().await else { break };
-            if let Ok((name, Some(nodes))) = answer {
-                let seen = names(&nodes);
-                wanted.extend(seen.iter().cloned());
-                sees.insert(name, Some(seen));
+            match answer {
+                Ok((name, Ok(nodes))) => {
+                    let seen = names(&nodes);
+                    wanted.extend(seen.iter().cloned());
+                    sees.insert(name, Some(seen));
+                }
+                Ok((name, Err(error))) => {
+                    failures.insert(name, error);
+                }
+                Err(_) => {}
             }
+        }
+        if failures.len() == sees.len()
+            && let Some((_, error)) = failures.pop_first()
+        {
+            return Err(Failure::from(error));
+        }
+        for (name, error) in failures {
+            output.say(&format!("meshx: {name} does not answer: {error}"));
         }
         Ok((sees, more))
     };
@@ -78,8 +94,7 @@ pub(super) async fn run(arguments: Matrix, output: Output) -> Result<u8, Failure
     let partial = partial(&sees);
     let report = Report { schema: "meshx.nodes.matrix/1", sees, partial, more };
     output.data(&report, picture);
-    let silent = report.sees.values().all(Option::is_none);
-    Ok(if silent || !report.partial.is_empty() { exit::NEGATIVE } else { exit::SUCCESS })
+    Ok(if report.partial.is_empty() { exit::SUCCESS } else { exit::NEGATIVE })
 }
 
 fn names(nodes: &Term) -> BTreeSet<String> {
@@ -114,8 +129,8 @@ fn picture(report: &Report) -> String {
         let mut row = vec![name.clone()];
         row.extend(names.iter().map(|other| {
             let mark = match seen {
-                _ if *other == name => "·",
                 None => "?",
+                Some(_) if *other == name => "·",
                 Some(seen) if seen.contains(*other) => "●",
                 Some(_) => "○",
             };

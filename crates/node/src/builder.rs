@@ -153,7 +153,8 @@ impl Builder {
         self
     }
 
-    /// How many bytes may wait in each mailbox before its senders are held back; 64 MiB if not said.
+    /// How many bytes may wait in each mailbox before the peers that send to it are held back; 64 MiB
+    /// if not said. Processes of this node are not: what they send each other is the program's own.
     #[must_use]
     pub fn mailbox_limit(mut self, bytes: usize) -> Self {
         self.config.mailbox_limit = bytes;

@@ -47,7 +47,12 @@ pub(crate) fn start(
             read(&reader, &peer, stream.read, receiver).await;
             drop(unread);
         });
-        write(&connection, stream.write, last).await;
+        // In a task of its own: also if it ends by a panic, all are told.
+        let writer = Arc::clone(&connection);
+        let writing = tokio::spawn(async move { write(&writer, stream.write, last).await });
+        if writing.await.is_err() {
+            connection.close("it is not written to any more");
+        }
         // Whatever ended it, both ends close; the reader notices.
         drop(reading.await);
         inner.connection_down(&connection);

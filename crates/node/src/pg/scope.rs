@@ -142,7 +142,9 @@ impl Server {
             Signal::Down(down) => self.ended(&down),
             Signal::Message(message) => match Envelope::open(&message.body) {
                 Ok(Envelope::Cast(request) | Envelope::Other(request)) => {
-                    self.told(&request, mailbox).await;
+                    if is_of(&request, message.from.as_ref()) {
+                        self.told(&request, mailbox).await;
+                    }
                 }
                 Ok(Envelope::Call(..)) => {}
                 Err(error) => tracing::debug!(scope = %self.name, %error, "nonsense"),
@@ -260,8 +262,11 @@ impl Server {
 
     fn joined(&self, group: &Term, pids: &[Pid], local: bool) {
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
-        groups.join(group, pids, local);
-        self.tell(EventKind::Join, group, pids.to_vec());
+        if groups.join(group, pids, local) {
+            self.tell(EventKind::Join, group, pids.to_vec());
+        } else {
+            tracing::warn!(scope = %self.name, "other nodes have more members than are kept here");
+        }
     }
 
     fn left(&self, group: &Term, pids: &[Pid], local: bool) {
@@ -275,6 +280,14 @@ impl Server {
         if !pids.is_empty() {
             drop(self.events.send(Event { kind, group: group.clone(), pids }));
         }
+    }
+}
+
+/// Whether the scope that a message is of is of the node that sent it: each speaks for itself.
+fn is_of(request: &Term, sender: Option<&Pid>) -> bool {
+    match (request.as_tuple(), sender) {
+        (Some([_, Term::Pid(scope), ..]), Some(sender)) => scope.node.name() == sender.node.name(),
+        _ => false,
     }
 }
 

@@ -9,10 +9,13 @@ mod shell;
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use meshx_core::NodeName;
 use meshx_node::carrier::{self, Static, Tcp};
 use meshx_node::{Keeping, Node, NodeEvent, Visibility};
-use meshx_workload::Mesh;
+use meshx_proxy::Direction;
+use meshx_workload::{Mesh, Notice, Notify};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
@@ -34,7 +37,9 @@ pub(crate) async fn run(arguments: args::Node, output: Output) -> Result<u8, Fai
     // Asked now: of a terminal that is closed, the answer is no.
     let hangup_ends = std::io::stderr().is_terminal();
     let mesh = match arguments.way.mesh {
-        true => Some(asking::mesh(&arguments.way.control_plane, output.notices())?),
+        true => {
+            Some(asking::mesh(&arguments.way.control_plane, without(&arguments.connect, output))?)
+        }
         false => None,
     };
     let mesh = mesh.map(|mesh| mesh.replaces(arguments.replace));
@@ -136,22 +141,33 @@ fn announce(node: &Node, arguments: &args::Node, output: Output) {
     output.say("it answers ping, erpc and rpc; processes: echo, counter. Ctrl-C stops.");
 }
 
+/// Notices without what `tell_kept` tells.
+fn without(kept: &[NodeName], output: Output) -> Notify {
+    let kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
+    let notices = output.notices();
+    Arc::new(move |notice| match &notice {
+        Notice::Failed { event, .. }
+            if event.direction == Direction::Outbound && kept.contains(&event.destination) => {}
+        _ => notices(notice),
+    })
+}
+
 /// Says when a node that is to be connected is not there, and when it is there again.
 async fn tell_kept(peer: String, mut state: watch::Receiver<Keeping>, output: Output) {
     use meshx_core::Diagnostic as _;
-    let mut missed = false;
+    let mut missed = None;
     loop {
         let now = state.borrow_and_update().clone();
         match now {
-            Keeping::Down { reason, failures: 1.. } if !missed => {
-                missed = true;
+            Keeping::Down { reason, failures: 1.. } if missed != Some(reason.code()) => {
                 let code = reason.code();
+                missed = Some(code);
                 output.line(&format!(
                     "meshx: {reason} [{code}]; it is dialled again until it is there"
                 ));
             }
-            Keeping::Up if missed => {
-                missed = false;
+            Keeping::Up if missed.is_some() => {
+                missed = None;
                 output.say(&format!("meshx: {peer} is connected"));
             }
             _ => {}

@@ -126,12 +126,15 @@ async fn living(
     Ok(passing.then_some(holder))
 }
 
-/// When a process started, in the kernel's ticks since boot (proc(5), `/proc/PID/stat`, field 22).
+/// When a process started, in the kernel's ticks since boot (proc(5), `/proc/PID/stat`, field 22); `None`
+/// if it has ended, though its parent may not have asked how.
 pub(crate) fn start_of(pid: u32) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the command in parentheses, and may hold anything.
     let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_ascii_whitespace().nth(19).map(str::to_owned)
+    let mut fields = rest.split_ascii_whitespace();
+    let ended = matches!(fields.next()?, "Z" | "X");
+    fields.nth(18).filter(|_| !ended).map(str::to_owned)
 }
 
 /// One address for each user, control plane and id.

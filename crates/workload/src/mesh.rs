@@ -15,6 +15,7 @@ use meshx_core::{
 use meshx_proxy::{Event, Outcome, Protocol};
 use meshx_rt::net;
 use tokio::runtime::Handle;
+use tokio::sync::RwLock;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -55,6 +56,8 @@ pub struct Mesh {
     /// Somebody asked a service to make room.
     asked: CancellationToken,
     services: Services,
+    /// Read by whoever takes a service out, until that is done.
+    leaving: Arc<RwLock<()>>,
 }
 
 /// Whether, and where, services answer the command line.
@@ -85,7 +88,8 @@ impl Mesh {
     pub fn new(client: Client) -> Self {
         let notify: Notify = Arc::new(|notice| tracing::info!("{notice}"));
         let (admin, asked) = (Answers::Nowhere, CancellationToken::new());
-        Self { client, notify, admin, replace: false, asked, services: Arc::default() }
+        let (services, leaving) = (Arc::default(), Arc::default());
+        Self { client, notify, admin, replace: false, asked, services, leaving }
     }
 
     /// Lines for a person go there, not to the log.
@@ -172,12 +176,19 @@ impl Mesh {
         Ok(Running { name, id, local, public, lease })
     }
 
+    /// Returns when the service is out, whoever takes it out.
     async fn take_out(&self, id: &ServiceId, drain: Duration) -> Result<(), WorkloadError> {
+        let leaving = self.leaving.read().await;
         let entry = {
             let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
             services.remove(id)
         };
-        let Some(Entry { member, follow, _admin }) = entry else { return Ok(()) };
+        let Some(Entry { member, follow, _admin }) = entry else {
+            // A program that ends now would take the end from who is at it: the registration would stay.
+            drop(leaving);
+            drop(self.leaving.write().await);
+            return Ok(());
+        };
         follow.abort();
         member.leave(drain).await
     }

@@ -237,7 +237,8 @@ impl Session {
 
     /// A process that does nothing.
     pub(crate) fn sleeper(&mut self) -> Pid {
-        let arguments = [term!(timer), term!(sleep), term!([infinity])];
+        // Not of a module that the VM would have to load first: meanwhile exits are another's.
+        let arguments = [term!(erlang), term!(hibernate), term!([erlang, node, []])];
         match self.erlang("spawn", arguments) {
             Term::Pid(pid) => pid,
             other => panic!("{other}"),

@@ -83,9 +83,12 @@ impl PubSub {
         let (published, mut incoming) = mpsc::channel(64);
         let (groups, mut events) = self.scope.monitor();
         let mut listening = HashSet::new();
-        let known = groups.into_iter().map(|(group, _)| group);
-        for group in known.chain([Term::atom(&self.adapter)]) {
+        self.listen(&Term::atom(&self.adapter), &mut listening, &published).await?;
+        for (group, pids) in groups {
             self.listen(&group, &mut listening, &published).await?;
+            if group.is_atom(&self.adapter) {
+                self.greet(topic, &pids).await?;
+            }
         }
         loop {
             tokio::select! {

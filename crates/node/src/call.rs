@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::SendError;
-use crate::node::{Inner, Node};
+use crate::node::{Inner, Node, TooManyProcesses};
 use crate::process::{Cell, Mailbox, Reply};
 use crate::to::{To, Typed};
 
@@ -92,7 +92,7 @@ impl Node {
         Q: Serialize + Sync + ?Sized,
         A: DeserializeOwned,
     {
-        let client = self.inner().client().ok_or(CallError::NoProcess)?;
+        let client = self.inner().client()?;
         let answer = self.inner().call(&client, server.into(), "$gen_call", request, limit);
         answer.await?.typed().map_err(CallError::Answer)
     }
@@ -103,7 +103,7 @@ impl Node {
         server: impl Into<To>,
         request: &Q,
     ) -> Result<(), SendError> {
-        let Some(client) = self.inner().client() else { return Ok(()) };
+        let client = self.inner().client()?;
         let message = (Atom::cut("$gen_cast"), request);
         self.inner().send(&client.pid, server.into(), &Typed(&message)).await
     }
@@ -114,9 +114,15 @@ impl Node {
         to: &Caller,
         answer: &A,
     ) -> Result<(), SendError> {
-        let Some(client) = self.inner().client() else { return Ok(()) };
+        let client = self.inner().client()?;
         let message = (&to.tag, answer);
         self.inner().send_back(&client.pid, &to.to(), &to.pid, &Typed(&message)).await
+    }
+}
+
+impl From<TooManyProcesses> for CallError {
+    fn from(full: TooManyProcesses) -> Self {
+        Self::Send(full.into())
     }
 }
 

@@ -8,6 +8,8 @@ use meshx_core::{Code, Diagnostic, MeshError};
 use meshx_dist::handshake::{Failure, Flags, Status};
 use meshx_etf::{Atom, TypedError};
 
+use crate::node::TooManyProcesses;
+
 use crate::carrier::PortError;
 
 /// Why a node did not start.
@@ -118,6 +120,9 @@ pub enum SendError {
     /// The value has no form in Erlang's terms.
     #[error("the message cannot be encoded: {0}")]
     Encode(#[from] TypedError),
+    /// The node has no process left in whose name it could be sent.
+    #[error(transparent)]
+    Full(#[from] TooManyProcesses),
     /// More arguments than a function has.
     #[error("{0} arguments; a function has at most 255")]
     Arity(usize),

@@ -296,15 +296,15 @@ impl Inner {
     }
 
     /// Who calls where no process does.
-    pub(crate) fn client(&self) -> Option<Arc<Cell>> {
+    pub(crate) fn client(&self) -> Result<Arc<Cell>, TooManyProcesses> {
         let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         // Nobody ends it before the node stops.
         if let Some(client) = client.as_ref().filter(|it| !it.ended.is_cancelled()) {
-            return Some(Arc::clone(client));
+            return Ok(Arc::clone(client));
         }
-        let new = self.process()?;
+        let new = self.process().ok_or(TooManyProcesses)?;
         new.only_answers();
-        Some(Arc::clone(client.insert(new)))
+        Ok(Arc::clone(client.insert(new)))
     }
 
     /// What we say of ourselves to `peer`.

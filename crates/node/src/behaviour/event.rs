@@ -44,7 +44,7 @@ impl EventManager {
     /// Tells all handlers of an event, and does not wait (`gen_event:notify/2`).
     pub async fn notify<E: Serialize + Sync + ?Sized>(&self, event: &E) -> Result<(), SendError> {
         let inner = self.node.inner();
-        let Some(client) = inner.client() else { return Ok(()) };
+        let client = inner.client()?;
         let message = (meshx_etf::Atom::cut("notify"), event);
         inner.send(&client.pid, self.to.clone(), &Typed(&message)).await
     }
@@ -121,7 +121,7 @@ impl EventManager {
         limit: Duration,
     ) -> Result<Payload, CallError> {
         let inner = self.node.inner();
-        let client = inner.client().ok_or(CallError::NoProcess)?;
+        let client = inner.client()?;
         inner.call_labelled(&client, self.to.clone(), &client.pid, request, limit).await
     }
 }

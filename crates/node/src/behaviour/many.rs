@@ -40,7 +40,7 @@ impl Node {
         Q: Serialize + Sync + ?Sized,
         A: DeserializeOwned,
     {
-        let client = self.inner().client().ok_or(CallError::NoProcess)?;
+        let client = self.inner().client()?;
         let request = to_term(request).map_err(SendError::Encode)?;
         Ok(self.inner().multi_call(&client, names(nodes), name, request, limit).await)
     }
@@ -55,7 +55,7 @@ impl Node {
         request: &Q,
         limit: Duration,
     ) -> Result<Vec<Atom>, CallError> {
-        let client = self.inner().client().ok_or(CallError::NoProcess)?;
+        let client = self.inner().client()?;
         let request = to_term(request).map_err(SendError::Encode)?;
         let message = Arc::new(Term::Tuple(vec![Term::atom("$gen_cast"), request]));
         let nodes = names(nodes);

@@ -58,7 +58,7 @@ impl Node {
         let node = name(node)?;
         let call = Call { module: Atom::cut(module), function: Atom::cut(function), arguments };
         let inner = self.inner();
-        let client = inner.client().ok_or_else(|| RpcError::Refused(Atom::cut("system_limit")))?;
+        let client = inner.client().map_err(|_| RpcError::Refused(Atom::cut("system_limit")))?;
         let result = inner.rpc(&client, &node, call, limit);
         tokio::time::timeout(limit, result).await.unwrap_or(Err(RpcError::Timeout(limit)))
     }
@@ -76,7 +76,7 @@ impl Node {
         let arguments = arguments.into_terms().map_err(unsent)?;
         let call = Call { module: Atom::cut(module), function: Atom::cut(function), arguments };
         let inner = self.inner();
-        let client = inner.client().ok_or_else(|| RpcError::Refused(Atom::cut("system_limit")))?;
+        let client = inner.client().map_err(|_| RpcError::Refused(Atom::cut("system_limit")))?;
         inner.rpc_cast(&client, &node, call).await
     }
 }

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use meshx_core::Action;
 use meshx_node::etf::Term;
 use meshx_node::{CallError, Node};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -40,26 +39,7 @@ pub(super) async fn tell(stage: &mut Stage) -> Result<Vec<String>, Failure> {
     stage.ask(node2, erpc, "node node1@demo", "node1@demo").await?;
     stage.ask(node2, "nodes()", "nodes", "[node1@demo]").await?;
 
-    stage
-        .step("what is on the wire: mutual TLS between two sidecars, each proving its node's name");
-    stage.wire().await?;
-
-    stage.step("deny: the live link is cut");
-    stage.show("meshx intentions deny node2@demo node1@demo");
-    let begun = Instant::now();
-    stage.put("node2@demo", "node1@demo", Action::Deny).await?;
-    stage.ask_until(node2, "nodes", "[]").await?;
-    stage.tell(&format!(
-        "node2 saw the link go down {} ms after the command",
-        begun.elapsed().as_millis()
-    ));
-    stage.ask(node2, connect.0, connect.1, "false").await?;
-
-    stage.step("allow: they can connect again");
-    stage.show("meshx intentions allow node2@demo node1@demo");
-    stage.put("node2@demo", "node1@demo", Action::Allow).await?;
-    let healed = stage.ask_until(node2, connect.1, "true").await?;
-    stage.tell(&format!("connected again {} ms later", healed.as_millis()));
+    stage.deny_and_allow(node2, connect, "nodes").await?;
     stage.ask(node2, call.0, call.1, "2").await?;
     let mut hints = vec![
         "   meshx status".to_owned(),

@@ -147,6 +147,36 @@ impl Stage {
         Ok(())
     }
 
+    /// What any two nodes show: mutual TLS between them, a deny that cuts their link, an allow that
+    /// heals it. `connect` is what the second one is shown to be asked, and what it reads for that.
+    pub(crate) async fn deny_and_allow(
+        &mut self,
+        node2: usize,
+        connect: (&str, &str),
+        nodes: &str,
+    ) -> Result<(), Failure> {
+        self.step(
+            "what is on the wire: mutual TLS between two sidecars, each proving its node's name",
+        );
+        self.wire().await?;
+
+        self.step("deny: the live link is cut");
+        self.show("meshx intentions deny node2@demo node1@demo");
+        let begun = Instant::now();
+        self.put("node2@demo", "node1@demo", Action::Deny).await?;
+        self.ask_until(node2, nodes, "[]").await?;
+        let cut = begun.elapsed().as_millis();
+        self.tell(&format!("node2 saw the link go down {cut} ms after the command"));
+        self.ask(node2, connect.0, connect.1, "false").await?;
+
+        self.step("allow: they can connect again");
+        self.show("meshx intentions allow node2@demo node1@demo");
+        self.put("node2@demo", "node1@demo", Action::Allow).await?;
+        let healed = self.ask_until(node2, connect.1, "true").await?;
+        self.tell(&format!("connected again {} ms later", healed.as_millis()));
+        Ok(())
+    }
+
     /// Asks again and again until the answer is as expected; says how long that took.
     pub(crate) async fn ask_until(
         &mut self,

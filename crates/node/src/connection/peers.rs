@@ -206,7 +206,7 @@ impl Peers {
         let peer = known.peers.entry(node.clone()).or_default();
         peer.answering = peer.answering.saturating_add(1);
         let status = match (&peer.up, &peer.dialling) {
-            (Some(_), _) => Status::Alive,
+            (Some(up), _) if !up.connection.is_closing() => Status::Alive,
             (None, Some(dialling)) => {
                 let status = answer_to_simultaneous(own, node);
                 if status == Status::OkSimultaneous {
@@ -214,7 +214,7 @@ impl Peers {
                 }
                 status
             }
-            (None, None) => Status::Ok,
+            (Some(_) | None, _) => Status::Ok,
         };
         (status, Answering { peers: Arc::clone(self), node: node.clone() })
     }

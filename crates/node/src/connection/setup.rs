@@ -22,6 +22,9 @@ const INCOMING: Duration = Duration::from_secs(7);
 /// How long a handshake that the peer began is waited for before this node dials itself: whoever says
 /// hello in its name can hold up nobody for longer.
 const COURTESY: Duration = Duration::from_secs(1);
+/// How long a peer that says hello while it is connected waits for the end of that connection, which
+/// may be on its way: a C node gives up when it is told `alive`.
+const LINGERING: Duration = Duration::from_millis(200);
 /// How often an attempt is made again when nothing comes of the peer's that went before it.
 const AGAIN: u32 = 2;
 /// How often, and with which pauses, a carrier is asked why it closed a stream.
@@ -291,6 +294,9 @@ async fn answer(
                 node.name_for(&hello.name, stream.identity.as_deref())
             } else {
                 peer = Atom::new(&hello.name).unwrap_or(peer);
+                if let Some(old) = node.peers.up_to(&peer) {
+                    drop(tokio::time::timeout(LINGERING, old.closed()).await);
+                }
                 let (status, answering) = node.admits(&hello.name, stream.identity.as_deref());
                 _underway = answering;
                 status

@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
+use meshx_dist::handshake::{Framing, Initiator, Local};
 use meshx_node::carrier::{Memory, Switchboard};
 use meshx_node::{ConnectError, Cookie, Flags, Node, NodeEvent, Signal};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::raw::{self, Claim, dial, is_closed};
 use crate::{COOKIE, Known, address, builder, next, on, until, ups_and_downs};
@@ -190,6 +193,38 @@ async fn another_node_of_the_same_name_takes_over() {
     talk(&a, &second).await;
 }
 
+/// A C node does not know `alive`, and `erl_call` run twice is one that comes again before the end of
+/// its first connection was seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_again_while_his_end_is_on_its_way_is_not_told_alive() {
+    let known = Known::default();
+    let a = builder("a").carrier(known.tcp()).start().await.unwrap();
+    let c_node = Claim::of("c17");
+    let first = c_node.connect(address(&a), a.name()).await.unwrap();
+    let says_hello = async || {
+        let (mut stream, mut hello) = (dial(address(&a)).await, BytesMut::new());
+        let local = Local {
+            name: c_node.name.clone(),
+            flags: c_node.flags,
+            creation: c_node.creation,
+            cookie: Cookie::new(COOKIE.to_owned()),
+        };
+        Initiator::new(Framing::U16, local, a.name().as_str(), 4711, &mut hello).unwrap();
+        stream.write_all_buf(&mut hello).await.unwrap();
+        let len = stream.read_u16().await.unwrap();
+        let mut status = vec![0; len.into()];
+        stream.read_exact(&mut status).await.unwrap();
+        String::from_utf8(status).unwrap()
+    };
+    assert_eq!(says_hello().await, "salive");
+    let ends = async {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        drop(first);
+    };
+    let (status, ()) = tokio::join!(says_hello(), ends);
+    assert_eq!(status, "sok");
+}
+
 /// Whoever wants a connection shares the attempt, and its failure.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_attempt_for_all() {
@@ -260,7 +295,7 @@ async fn a_hello_in_the_name_of_another_holds_up_nobody() {
     liar.cookie = "wrong".to_owned();
     let mut half = dial(address(&a)).await;
     let hello = raw::short_frame(&hello(&liar));
-    tokio::io::AsyncWriteExt::write_all(&mut half, &hello).await.unwrap();
+    AsyncWriteExt::write_all(&mut half, &hello).await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
     let begun = Instant::now();
     a.connect(b.name()).await.unwrap();
@@ -276,14 +311,14 @@ async fn a_hello_in_the_name_of_another_holds_up_nobody() {
 }
 
 fn hello(claim: &Claim) -> Vec<u8> {
-    let mut out = bytes::BytesMut::new();
+    let mut out = BytesMut::new();
     let hello = meshx_dist::handshake::SendName {
         form: meshx_dist::handshake::Form::New,
         flags: claim.flags,
         creation: claim.creation,
         name: claim.name.clone(),
     };
-    hello.encode(meshx_dist::handshake::Framing::U16, &mut out).unwrap();
+    hello.encode(Framing::U16, &mut out).unwrap();
     out[2..].to_vec()
 }
 
@@ -303,9 +338,9 @@ async fn names_that_are_refused() {
         hello.extend_from_slice(whole.as_bytes());
         let mut stream = dial(address(&a)).await;
         let body = raw::short_frame(&hello);
-        tokio::io::AsyncWriteExt::write_all(&mut stream, &body).await.unwrap();
+        AsyncWriteExt::write_all(&mut stream, &body).await.unwrap();
         let mut answer = Vec::new();
-        tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer).await.unwrap();
+        AsyncReadExt::read_to_end(&mut stream, &mut answer).await.unwrap();
         assert!(answer.is_empty() || answer.ends_with(b"not_allowed"), "{whole:?}: {answer:?}");
     }
     assert!(a.peers().is_empty());

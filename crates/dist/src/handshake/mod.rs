@@ -119,8 +119,9 @@ pub enum Error {
     /// A status word that is not in the protocol, or not from this side.
     #[error("an unknown handshake status")]
     Status,
-    /// A side sent more than one frame while the other was to speak.
-    #[error("more than one frame out of turn")]
+    /// A side spoke while the other was to: it answered what it could not have seen, or more than one
+    /// frame of it waits.
+    #[error("it spoke out of its turn")]
     OutOfTurn,
 }
 

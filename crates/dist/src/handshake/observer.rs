@@ -203,11 +203,15 @@ impl Observer {
             };
             buffer.advance(used);
             match self.seen.next(&self.stage, &body) {
-                Ok(stage) if stage.turn().is_some() => self.stage = stage,
-                Ok(stage) => {
+                Ok(stage) => match stage.turn() {
+                    Some(next) if next != by && !self.buffer(next).is_empty() => {
+                        // It answered what it cannot have seen.
+                        self.finish(Stage::Malformed { by: next, error: Error::OutOfTurn });
+                    }
+                    Some(_) => self.stage = stage,
                     // What the initiator sent behind its reply is out of its turn, and no proof.
-                    self.finish(stage);
-                }
+                    None => self.finish(stage),
+                },
                 Err(error) => self.finish(Stage::Malformed { by, error }),
             }
         }

@@ -266,6 +266,9 @@ fn what_is_no_handshake_goes_quiet() {
     let out_of_turn = Talk::new().acceptor(&[1; 3000]);
     let stage = Stage::Malformed { by: Side::Acceptor, error: Error::OutOfTurn };
     assert_eq!(out_of_turn.0.stage(), &stage);
+    // The ack, before the reply that it answers.
+    let early = Talk::new().named().status(&Status::Ok).challenged().acked().replied();
+    assert_eq!(early.0.stage(), &stage);
     let status_by_initiator = Talk::new().named().acceptor(b"\x00\x05strue");
     let stage = Stage::Malformed { by: Side::Acceptor, error: Error::Status };
     assert_eq!(status_by_initiator.0.stage(), &stage);

@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -20,6 +21,8 @@ const IDLE: Duration = Duration::from_secs(10);
 const LITTLE: u64 = 4096;
 /// After so many messages the reader lets others run.
 const MANY: u32 = 32;
+/// Of so many writes, one waits for what other processes send.
+const TRY_GATHERING: u32 = 16;
 /// How long a peer may take for the last of the handshake, and for the end of its stream.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -178,6 +181,8 @@ async fn write(connection: &Connection, mut stream: WriteHalf, mut last: BytesMu
         () = tokio::time::sleep(CLOSING) => return connection.close("it takes nothing"),
     }
     let mut batch = Batch::new();
+    let mut takes = 0_u32;
+    let mut several = false;
     loop {
         let until = loop {
             match lock(&connection.ticks).poll(now()) {
@@ -194,7 +199,13 @@ async fn write(connection: &Connection, mut stream: WriteHalf, mut last: BytesMu
             lock(&connection.ticks).sent(now());
         };
         if !batch.has_remaining() {
-            connection.take(&mut batch);
+            // Where several processes send, they are about to: one write for all of them is worth more
+            // than the first message at once. From time to time it is tried out.
+            if several || takes.is_multiple_of(TRY_GATHERING) {
+                after_others().await;
+            }
+            takes = takes.wrapping_add(1);
+            several = connection.take(&mut batch) > 1;
         }
         let timer = tokio::time::sleep_until(until.into());
         if batch.has_remaining() {
@@ -221,6 +232,20 @@ async fn write(connection: &Connection, mut stream: WriteHalf, mut last: BytesMu
         }
     }
     drop(tokio::time::timeout(CLOSING, stream.shutdown()).await);
+}
+
+/// Lets the tasks run that are ready now. `tokio::task::yield_now` would wait for the machine, too:
+/// it goes by way of the poll for I/O.
+async fn after_others() {
+    let mut waited = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Writes once, as much as is taken.

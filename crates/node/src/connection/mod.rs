@@ -71,6 +71,8 @@ struct Out {
     writing: bool,
     /// Bytes of signals, which do not wait for room, that may not be written yet.
     urgent: usize,
+    /// How many messages came since something was taken.
+    messages: usize,
     closed: bool,
 }
 
@@ -149,6 +151,7 @@ impl Connection {
                 outbox: Outbox::new(flags),
                 writing: false,
                 urgent: 0,
+                messages: 0,
                 closed: false,
             }),
             work: Notify::new(),
@@ -258,6 +261,7 @@ impl Connection {
             out.urgent += if turn == Turn::Urgent { draft.len() } else { 0 };
             let hopeless = out.urgent > HOPELESS;
             out.outbox.push(sender, draft);
+            out.messages = out.messages.saturating_add(1);
             drop(out);
             if idle {
                 self.work.notify_one();
@@ -349,9 +353,10 @@ impl Connection {
         out.outbox.is_empty() && !out.writing
     }
 
-    /// What is to be written next; nothing if nothing waits.
-    fn take(&self, batch: &mut Batch) {
+    /// What is to be written next; nothing if nothing waits. Gives how many messages came since.
+    fn take(&self, batch: &mut Batch) -> usize {
         let mut out = lock(&self.out);
+        let messages = std::mem::take(&mut out.messages);
         out.outbox.take(batch);
         out.writing = batch.has_remaining();
         // Whatever it was that could be written: the peer takes something. What else there is waits for
@@ -360,6 +365,7 @@ impl Connection {
             if out.outbox.is_empty() { 0 } else { out.urgent.saturating_sub(batch.remaining()) };
         drop(out);
         self.room.notify_waiters();
+        messages
     }
 
     /// Ends the connection; the first reason counts.

@@ -1,0 +1,305 @@
+//! What can be called, and nothing else.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::codec::{Body, Codec};
+use crate::context::Context;
+use crate::error::{Error, Executed, Kind};
+
+/// The longest name of a function, in bytes; both protocols have a byte for the length.
+pub const NAME_MAX: usize = 255;
+
+/// The functions that a server offers: the allow-list. What is not in it does not exist for peers,
+/// neither to be called nor to be listed.
+///
+/// ```
+/// use meshx_rpc::Functions;
+///
+/// async fn add((a, b): (i64, i64)) -> Result<i64, String> {
+///     a.checked_add(b).ok_or_else(|| "too large".to_owned())
+/// }
+///
+/// let functions = Functions::new().add("add", add).add("ping", async |()| Ok::<_, String>("pong"));
+/// assert_eq!(functions.names().collect::<Vec<_>>(), ["add", "ping"]);
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Functions(BTreeMap<Arc<str>, Function>);
+
+/// One of them.
+#[derive(Clone)]
+pub struct Function {
+    name: Arc<str>,
+    about: Arc<str>,
+    run: Arc<Run>,
+}
+
+/// The future of an answer.
+pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Body, Error>> + Send>>;
+
+type Run = dyn Fn(Body) -> Answer + Send + Sync;
+
+/// What a function fails with: anything that can be printed and sent, or an [`Error`] of a call that
+/// it made itself.
+pub trait Failure {
+    /// As it goes to the caller.
+    fn into_error(self, codec: Codec) -> Error;
+}
+
+impl<E: Serialize + fmt::Display> Failure for E {
+    fn into_error(self, codec: Codec) -> Error {
+        let error = Error::new(Kind::Application, Executed::Yes, self.to_string());
+        match answer(codec, &self) {
+            Ok(value) => error.with_value(value),
+            Err(_) => error,
+        }
+    }
+}
+
+impl Failure for Error {
+    fn into_error(self, _: Codec) -> Error {
+        // Whatever became of the call that was made: the function itself ran.
+        let error = Self::new(self.kind(), Executed::Yes, self.to_string());
+        match self.value() {
+            Some(value) => error.with_value(value.clone()),
+            None => error,
+        }
+    }
+}
+
+impl Functions {
+    /// None.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an async function of one argument; several are a tuple. Its argument and result are read
+    /// and written by the codec that the caller chose. One of the same name is replaced.
+    ///
+    /// [`Context::current`] tells it who calls.
+    #[must_use]
+    pub fn add<A, R, E, F, T>(self, name: &str, function: F) -> Self
+    where
+        A: DeserializeOwned + Send,
+        R: Serialize + Send,
+        E: Failure + Send,
+        F: Fn(A) -> T + Send + Sync + 'static,
+        T: Future<Output = Result<R, E>> + Send + 'static,
+    {
+        self.insert(name, move |body: Body| {
+            let codec = body.codec;
+            let argument = match body.decode::<A>() {
+                Ok(argument) => argument,
+                Err(error) => {
+                    let reason = format!("the argument cannot be read: {error}");
+                    return ready(Err(Error::new(Kind::Value, Executed::Never, reason)));
+                }
+            };
+            let running = function(argument);
+            Box::pin(async move {
+                let result = running.await.map_err(|failure| failure.into_error(codec))?;
+                answer(codec, &result).map_err(|error| {
+                    let reason = format!("the result cannot be written: {error}");
+                    Error::new(Kind::Value, Executed::Yes, reason)
+                })
+            })
+        })
+    }
+
+    /// Adds an async function that takes and gives bytes with their codec.
+    #[must_use]
+    pub fn add_raw<F, T>(self, name: &str, function: F) -> Self
+    where
+        F: Fn(Body) -> T + Send + Sync + 'static,
+        T: Future<Output = Result<Body, Error>> + Send + 'static,
+    {
+        self.insert(name, move |body| Box::pin(function(body)))
+    }
+
+    /// Says what the function that was added last is for; shown where listing is allowed.
+    #[must_use]
+    pub fn about(mut self, name: &str, about: &str) -> Self {
+        if let Some(function) = self.0.get_mut(name) {
+            function.about = about.into();
+        }
+        self
+    }
+
+    /// Both together; of the same name, the other's counts.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// Only those of them that have one of these names.
+    #[must_use]
+    pub fn only(mut self, names: &[&str]) -> Self {
+        self.0.retain(|name, _| names.contains(&&**name));
+        self
+    }
+
+    /// Their names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(|name| &**name)
+    }
+
+    /// The one of that name.
+    pub fn get(&self, name: &str) -> Option<&Function> {
+        self.0.get(name)
+    }
+
+    fn insert(mut self, name: &str, run: impl Fn(Body) -> Answer + Send + Sync + 'static) -> Self {
+        let name: Arc<str> = name.into();
+        let function = Function { name: Arc::clone(&name), about: "".into(), run: Arc::new(run) };
+        self.0.insert(name, function);
+        self
+    }
+}
+
+impl Function {
+    /// What it is called.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// What it is for.
+    pub fn about(&self) -> &str {
+        &self.about
+    }
+
+    /// Runs it. A panic is the error of this call, and of no other.
+    pub(crate) fn run(&self, context: Context, argument: Body) -> Answer {
+        let run = Arc::clone(&self.run);
+        Box::pin(async move {
+            let scope = context.clone();
+            // The first part runs at once, before there is a future.
+            let begun = async move { run(argument).await };
+            match Caught(Box::pin(scope.scope(begun))).await {
+                Ok(done) => done,
+                Err(reason) => Err(Error::new(Kind::Panic, Executed::Yes, reason)),
+            }
+        })
+    }
+}
+
+impl fmt::Debug for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Function").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A future of which a panic is an error.
+struct Caught<F>(Pin<Box<F>>);
+
+impl<F: Future> Future for Caught<F> {
+    type Output = Result<F::Output, String>;
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Self::Output> {
+        let poll = || self.0.as_mut().poll(context);
+        match std::panic::catch_unwind(AssertUnwindSafe(poll)) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+                let text = text.unwrap_or("with a value that is no text");
+                std::task::Poll::Ready(Err(format!("the function panicked: {text}")))
+            }
+        }
+    }
+}
+
+fn ready(answer: Result<Body, Error>) -> Answer {
+    Box::pin(std::future::ready(answer))
+}
+
+/// A result in the codec of the argument; as a term if that was raw and the result is not.
+fn answer<T: Serialize + ?Sized>(
+    codec: Codec,
+    value: &T,
+) -> Result<Body, crate::codec::CodecError> {
+    match Body::encode(codec, value) {
+        Err(_) if codec == Codec::Raw => Body::encode(Codec::Etf, value),
+        done => done,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::context::{Peer, Protocol, Refs};
+
+    fn context() -> Context {
+        let peer = Peer {
+            address: "here".into(),
+            identity: None,
+            remote: Refs::default(),
+            local: Refs::default(),
+            hsk_ref: 1,
+            protocol: Protocol::V2,
+        };
+        Context::new(Arc::new(peer), "f".into(), 7, None, Vec::new(), Default::default())
+    }
+
+    async fn run<A: Serialize>(
+        functions: &Functions,
+        name: &str,
+        argument: &A,
+    ) -> Result<Body, Error> {
+        let body = Body::encode(Codec::Json, argument).unwrap();
+        functions.get(name).unwrap().run(context(), body).await
+    }
+
+    #[tokio::test]
+    async fn functions_get_their_arguments_and_who_calls() {
+        let functions = Functions::new()
+            .add("add", async |(a, b): (u8, u8)| a.checked_add(b).ok_or("too large"))
+            .add("who", async |()| {
+                Ok::<_, String>(
+                    Context::current().map(|it| (it.req_ref(), it.peer().address.clone())),
+                )
+            })
+            .add_raw("len", async |body: Body| {
+                Body::encode(Codec::Json, &body.bytes.len())
+                    .map_err(|error| error.to_string().into_error(Codec::Json))
+            });
+        assert_eq!(run(&functions, "add", &(1, 2)).await.unwrap().bytes, "3");
+        assert_eq!(run(&functions, "who", &()).await.unwrap().bytes, r#"[7,"here"]"#);
+        assert_eq!(run(&functions, "len", &"four").await.unwrap().bytes, "6");
+        let error = run(&functions, "add", &(200, 100)).await.unwrap_err();
+        assert_eq!((error.kind(), error.executed()), (Kind::Application, Executed::Yes));
+        assert_eq!(error.application::<String>().as_deref(), Some("too large"));
+        let error = run(&functions, "add", &"no").await.unwrap_err();
+        assert_eq!((error.kind(), error.executed()), (Kind::Value, Executed::Never));
+        assert_eq!(Context::current().map(|_| ()), None);
+        let only = functions.only(&["add"]);
+        assert_eq!(only.names().collect::<Vec<_>>(), ["add"]);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_of_its_caller() {
+        let functions = Functions::new().add("p", async |late: bool| {
+            if late {
+                tokio::task::yield_now().await;
+            }
+            assert!(late && false, "as it should");
+            Ok::<(), String>(())
+        });
+        for late in [true, false] {
+            let error = run(&functions, "p", &late).await.unwrap_err();
+            assert_eq!(error.kind(), Kind::Panic);
+            assert!(error.reason().contains("as it should"));
+        }
+    }
+}

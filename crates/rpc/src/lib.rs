@@ -1,0 +1,20 @@
+//! RPC by an explicit allow-list.
+//!
+//! * [`Functions`]: what a server offers, and nothing else.
+//! * [`Body`] and [`Codec`]: arguments and results as bytes.
+//! * [`Error`]: why a call failed, and whether the function ran.
+//! * [`transport`]: TCP, Unix sockets, memory; or any [`Dial`](transport::Dial) and
+//!   [`Listen`](transport::Listen).
+//! * [`event`]: one stream of what happens, from which logs, metrics and traces are made.
+
+mod codec;
+mod context;
+mod error;
+pub mod event;
+mod functions;
+pub mod transport;
+
+pub use codec::{Body, Codec, CodecError};
+pub use context::{Context, Metadata, Peer, Protocol, Refs};
+pub use error::{Error, Executed, Kind};
+pub use functions::{Failure, Function, Functions, NAME_MAX};

@@ -12,9 +12,12 @@ mod context;
 mod error;
 pub mod event;
 mod functions;
+mod trace;
 pub mod transport;
 
 pub use codec::{Body, Codec, CodecError};
 pub use context::{Context, Metadata, Peer, Protocol, Refs};
 pub use error::{Error, Executed, Kind};
 pub use functions::{Failure, Function, Functions, NAME_MAX};
+pub use trace::{TraceParent, TraceParentError};
+mod proto;

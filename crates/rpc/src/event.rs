@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::context::Peer;
 use crate::error::Error;
+use crate::trace::TraceParent;
 
 /// Something that happened. All sinks (logs, metrics, traces) are made of these.
 #[derive(Debug, Clone)]
@@ -88,6 +89,8 @@ pub struct Called<'a> {
     pub peer: Option<&'a Peer>,
     /// Its number on the connection.
     pub req_ref: u64,
+    /// Its place in a trace; `None`: it is in none.
+    pub trace: Option<TraceParent>,
     /// How it ended.
     pub result: Result<(), &'a Error>,
     /// Which attempt this was, from 1 on.

@@ -1,12 +1,12 @@
 //! What a function knows about its call.
 
-use std::cell::RefCell;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 /// Who is at the other end of a connection, and what the connection is called at both.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,11 +62,12 @@ struct Inside {
     req_ref: u64,
     deadline: Option<Instant>,
     metadata: Metadata,
-    cancelled: CancellationToken,
+    is_cancelled: AtomicBool,
+    cancelled: Notify,
 }
 
 tokio::task_local! {
-    static CURRENT: RefCell<Option<Context>>;
+    static CURRENT: Context;
 }
 
 impl Context {
@@ -77,19 +78,32 @@ impl Context {
         req_ref: u64,
         deadline: Option<Instant>,
         metadata: Metadata,
-        cancelled: CancellationToken,
     ) -> Self {
-        Self(Arc::new(Inside { peer, function, req_ref, deadline, metadata, cancelled }))
+        let (is_cancelled, cancelled) = (AtomicBool::new(false), Notify::new());
+        let inside =
+            Inside { peer, function, req_ref, deadline, metadata, is_cancelled, cancelled };
+        Self(Arc::new(inside))
+    }
+
+    /// Nobody waits for the call any more.
+    pub(crate) fn cancel(&self) {
+        self.0.is_cancelled.store(true, Ordering::Release);
+        self.0.cancelled.notify_waiters();
+    }
+
+    /// Runs a part of the call that does not wait.
+    pub(crate) fn sync_scope<T>(&self, work: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self.clone(), work)
     }
 
     /// That of the call that this task works for.
     pub fn current() -> Option<Self> {
-        CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
+        CURRENT.try_with(Self::clone).ok()
     }
 
     /// Runs something as a part of this call.
     pub async fn scope<T>(&self, work: impl Future<Output = T>) -> T {
-        CURRENT.scope(RefCell::new(Some(self.clone())), work).await
+        CURRENT.scope(self.clone(), work).await
     }
 
     /// Who calls.
@@ -129,12 +143,15 @@ impl Context {
 
     /// Whether nobody waits any more.
     pub fn is_cancelled(&self) -> bool {
-        self.0.cancelled.is_cancelled()
+        self.0.is_cancelled.load(Ordering::Acquire)
     }
 
     /// Resolves when nobody waits any more: the caller has cancelled, gone, or its time is over. A
     /// function is dropped then by itself; what it has spawned can ask here.
     pub async fn cancelled(&self) {
-        self.0.cancelled.cancelled().await;
+        let cancelled = self.0.cancelled.notified();
+        if !self.is_cancelled() {
+            cancelled.await;
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -175,17 +176,54 @@ impl Function {
         &self.about
     }
 
-    /// Runs it. A panic is the error of this call, and of no other.
-    pub(crate) fn run(&self, context: Context, argument: Body) -> Answer {
-        let run = Arc::clone(&self.run);
-        Box::pin(async move {
-            let scope = context.clone();
-            // The first part runs at once, before there is a future.
-            let begun = async move { run(argument).await };
-            match Caught(Box::pin(scope.scope(begun))).await {
-                Ok(done) => done,
-                Err(reason) => Err(Error::new(Kind::Panic, Executed::Yes, reason)),
+    /// Runs it, once this is polled. A panic is the error of this call, and of no other.
+    pub(crate) fn run(&self, context: Context, argument: Body) -> Running {
+        Running { state: State::Begin(Arc::clone(&self.run), argument), context }
+    }
+}
+
+/// A call that runs.
+pub(crate) struct Running {
+    state: State,
+    context: Context,
+}
+
+enum State {
+    /// The first part of a function runs before there is a future.
+    Begin(Arc<Run>, Body),
+    Going(Answer),
+    Over,
+}
+
+impl Running {
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+}
+
+impl Future for Running {
+    type Output = Result<Body, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, waker: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let poll = || {
+            let mut going = match std::mem::replace(&mut this.state, State::Over) {
+                State::Begin(run, argument) => run(argument),
+                State::Going(answer) => answer,
+                State::Over => return Poll::Pending,
+            };
+            let poll = going.as_mut().poll(waker);
+            if poll.is_pending() {
+                this.state = State::Going(going);
             }
+            poll
+        };
+        let caught = || std::panic::catch_unwind(AssertUnwindSafe(poll));
+        this.context.sync_scope(caught).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            let reason = format!("the function panicked: {}", text.unwrap_or("without a word"));
+            Poll::Ready(Err(Error::new(Kind::Panic, Executed::Yes, reason)))
         })
     }
 }
@@ -193,29 +231,6 @@ impl Function {
 impl fmt::Debug for Function {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Function").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-/// A future of which a panic is an error.
-struct Caught<F>(Pin<Box<F>>);
-
-impl<F: Future> Future for Caught<F> {
-    type Output = Result<F::Output, String>;
-
-    fn poll(
-        mut self: Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Self::Output> {
-        let poll = || self.0.as_mut().poll(context);
-        match std::panic::catch_unwind(AssertUnwindSafe(poll)) {
-            Ok(poll) => poll.map(Ok),
-            Err(panic) => {
-                let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-                let text = text.unwrap_or("with a value that is no text");
-                std::task::Poll::Ready(Err(format!("the function panicked: {text}")))
-            }
-        }
     }
 }
 
@@ -249,7 +264,7 @@ mod tests {
             hsk_ref: 1,
             protocol: Protocol::V2,
         };
-        Context::new(Arc::new(peer), "f".into(), 7, None, Vec::new(), Default::default())
+        Context::new(Arc::new(peer), "f".into(), 7, None, Vec::new())
     }
 
     async fn run<A: Serialize>(

@@ -1,0 +1,3 @@
+//! Wire protocols as values, without I/O.
+
+pub(crate) mod v2;

@@ -104,14 +104,15 @@ impl Builder {
         Self { name_from: Some(from), ..Self::new(host) }
     }
 
-    /// The secret that all nodes share. There must be one.
+    /// The secret that all nodes share. There must be one, and it may not be empty: then everybody would
+    /// have it.
     #[must_use]
     pub fn cookie(mut self, cookie: Cookie) -> Self {
         self.cookie = Some(cookie);
         self
     }
 
-    /// The secret shared with one node, as `erlang:set_cookie/2`.
+    /// The secret shared with one node, as `erlang:set_cookie/2`. It may not be empty, either.
     #[must_use]
     pub fn cookie_for(mut self, node: impl Into<String>, cookie: Cookie) -> Self {
         self.config.cookies.of.insert(node.into(), cookie);
@@ -206,8 +207,7 @@ impl Builder {
     /// Starts the node: it listens, and is known, when this returns.
     pub async fn start(mut self) -> Result<Node, StartError> {
         self.check_names()?;
-        let Some(cookie) = self.cookie.take() else { return Err(StartError::Cookie(self.name)) };
-        self.config.cookies.common = cookie;
+        self.check_cookies()?;
         let mut listeners = Vec::new();
         let from = self.name_from.clone().unwrap_or_default();
         let unnamed = |reason| StartError::Unnamed { from: from.clone(), reason };
@@ -255,6 +255,17 @@ impl Builder {
             meshx_dist::name::split(name).map_err(|reason| wrong(name, reason))?;
         }
         Ok(())
+    }
+
+    fn check_cookies(&mut self) -> Result<(), StartError> {
+        let Some(common) = self.cookie.take().filter(|cookie| !cookie.is_empty()) else {
+            return Err(StartError::Cookie(self.name.clone()));
+        };
+        self.config.cookies.common = common;
+        match self.config.cookies.of.iter().find(|(_, cookie)| cookie.is_empty()) {
+            Some((node, _)) => Err(StartError::Cookie(node.clone())),
+            None => Ok(()),
+        }
     }
 
     /// Listens by every carrier, as this node.

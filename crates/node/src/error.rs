@@ -25,8 +25,8 @@ pub enum StartError {
         #[source]
         reason: meshx_dist::name::Error,
     },
-    /// No cookie.
-    #[error("the node {0} has no cookie")]
+    /// No cookie, or an empty one: of the node itself, or for the other one that is named.
+    #[error("the cookie of the node {0} is missing or empty: it is the secret that nodes share")]
     Cookie(String),
     /// It was to get its name from another node, and did not.
     #[error("the node got no name of {from}: {reason}")]

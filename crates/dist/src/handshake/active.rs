@@ -83,6 +83,11 @@ impl Cookie {
         Self(bytes.into())
     }
 
+    /// Whether anybody could prove that he has it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }

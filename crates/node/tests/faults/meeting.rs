@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use meshx_dist::handshake::{Framing, Initiator, Local};
 use meshx_node::carrier::{Memory, Switchboard};
-use meshx_node::{ConnectError, Cookie, Flags, Node, NodeEvent, Signal};
+use meshx_node::{ConnectError, Cookie, Flags, Node, NodeEvent, Signal, StartError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::raw::{self, Claim, dial, is_closed};
@@ -280,6 +280,24 @@ async fn wrong_cookies_say_so() {
     let c = c.start().await.unwrap();
     c.connect(a.name()).await.unwrap();
     talk(&a, &c).await;
+}
+
+/// What everybody has is no secret: no node starts with an empty cookie, of its own or for another.
+#[tokio::test]
+async fn an_empty_cookie_is_none() {
+    let board = Switchboard::new();
+    let named = || Node::builder("a@127.0.0.1").carrier(Memory::new(&board));
+    let wrong = [
+        (named(), "a@127.0.0.1"),
+        (named().cookie(Cookie::new("")), "a@127.0.0.1"),
+        (named().cookie(Cookie::new(COOKIE)).cookie_for("b@127.0.0.1", Cookie::new("")), "b@"),
+    ];
+    for (builder, whose) in wrong {
+        let error = builder.start().await.map(drop).unwrap_err();
+        assert!(matches!(error, StartError::Cookie(_)), "{error}");
+        assert!(error.to_string().contains(whose), "{error}");
+    }
+    named().cookie(Cookie::new(COOKIE)).start().await.unwrap();
 }
 
 /// Whoever says hello under a name, and then nothing, holds up nobody who wants to reach that node

@@ -3,6 +3,7 @@
 //! * [`Functions`]: what a server offers, and nothing else.
 //! * [`Body`] and [`Codec`]: arguments and results as bytes.
 //! * [`Error`]: why a call failed, and whether the function ran.
+//! * [`Policy`]: who may call which of them.
 //! * [`transport`]: TCP, Unix sockets, memory; or any [`Dial`](transport::Dial) and
 //!   [`Listen`](transport::Listen).
 //! * [`event`]: one stream of what happens, from which logs, metrics and traces are made.
@@ -12,6 +13,7 @@ mod context;
 mod error;
 pub mod event;
 mod functions;
+mod policy;
 mod trace;
 pub mod transport;
 
@@ -19,5 +21,6 @@ pub use codec::{Body, Codec, CodecError};
 pub use context::{Context, Metadata, Peer, Protocol, Refs};
 pub use error::{Error, Executed, Kind};
 pub use functions::{Failure, Function, Functions, NAME_MAX};
+pub use policy::{Policy, PolicyError, Rule};
 pub use trace::{TraceParent, TraceParentError};
 mod proto;

@@ -102,6 +102,11 @@ pub enum ConnectError {
         /// Why, for people.
         reason: String,
     },
+    /// The operating system gave no random number, and without one nobody can be asked for a proof.
+    #[error(
+        "this node can ask nobody for a proof: the operating system gives no random number: {0}"
+    )]
+    Random(String),
     /// The node stops.
     #[error("this node is stopping")]
     Stopping,
@@ -160,7 +165,7 @@ impl Diagnostic for ConnectError {
                 None => 203,
             },
             Self::Handshake { reason: Failure::Cookie, .. } => 204,
-            Self::Handshake { .. } | Self::Closed { .. } => 208,
+            Self::Handshake { .. } | Self::Closed { .. } | Self::Random(_) => 208,
             Self::Timeout { .. } => 212,
             Self::NotConnected(_) | Self::Lost { .. } | Self::Stopping => 213,
         })
@@ -189,6 +194,7 @@ impl Diagnostic for ConnectError {
             Self::Closed { stage: "last step", .. } => "most likely the cookies differ",
             Self::Closed { .. } => "is it an Erlang node that listens there?",
             Self::Timeout { .. } => "is the node overloaded, or something else at its port?",
+            Self::Random(_) => "is the program kept from the system call getrandom?",
             Self::Handshake { .. } | Self::NotConnected(_) | Self::Lost { .. } | Self::Stopping => {
                 return None;
             }

@@ -188,7 +188,7 @@ async fn initiate(
     let failed = |reason| ConnectError::Handshake { node: to.clone(), reason };
     let mut out = BytesMut::new();
     let mut initiator =
-        Initiator::new(framing, local, to.as_str(), challenge(), &mut out).map_err(failed)?;
+        Initiator::new(framing, local, to.as_str(), challenge()?, &mut out).map_err(failed)?;
     let mut answered = false;
     loop {
         let closed = || {
@@ -279,7 +279,7 @@ async fn answer(
     // While this lives, our own attempts to dial that peer know of it.
     let mut _underway: Option<Answering> = None;
     let mut out = BytesMut::new();
-    let mut acceptor = Acceptor::new(carrier.framing(), node.local(""), challenge());
+    let mut acceptor = Acceptor::new(carrier.framing(), node.local(""), challenge()?);
     loop {
         let mut bytes = BytesMut::with_capacity(256);
         let closed = |peer: &Atom| ConnectError::Closed { node: peer.clone(), stage: "handshake" };
@@ -369,7 +369,8 @@ async fn establish(
     Ok(connection)
 }
 
-/// From the operating system; without it there is no handshake.
-fn challenge() -> u32 {
-    getrandom::u32().unwrap_or_else(|_| meshx_rt::random::u32())
+/// From the operating system; without it there is no handshake: who can guess the challenge can have
+/// asked somebody else for the answer before.
+fn challenge() -> Result<u32, ConnectError> {
+    getrandom::u32().map_err(|error| ConnectError::Random(error.to_string()))
 }

@@ -68,17 +68,20 @@ impl Content for Term {
 }
 
 impl Connection {
-    /// Sends to a process of the peer when there is room.
+    /// Sends to a process of the peer when there is room, which there was not; for a `large` message it
+    /// takes more.
     pub(crate) async fn deliver(
         &self,
         from: &Pid,
         to: &To,
         content: &(dyn Content + Sync),
+        mut large: bool,
     ) -> Result<(), SendError> {
         loop {
+            self.room(sender(from), large).await;
             match self.deliver_now(from, to, content) {
-                Err(SendError::Busy(_)) => self.room(sender(from)).await,
-                done => return done,
+                Err(Unsent::Busy { large: still, .. }) => large = still,
+                done => return Ok(done?),
             }
         }
     }
@@ -89,9 +92,8 @@ impl Connection {
         from: &Pid,
         to: &To,
         content: &dyn Content,
-    ) -> Result<(), SendError> {
-        self.send_to(from, recipient(to), Turn::Room, |draft| content.write(draft))?;
-        Ok(())
+    ) -> Result<(), Unsent> {
+        self.send_to(from, recipient(to), Turn::Room, |draft| content.write(draft))
     }
 
     /// Sends to a process of the peer, room or not.
@@ -112,7 +114,7 @@ fn recipient(to: &To) -> Recipient<'_> {
 impl From<Unsent> for SendError {
     fn from(unsent: Unsent) -> Self {
         match unsent {
-            Unsent::Busy(node) => Self::Busy(node),
+            Unsent::Busy { node, .. } => Self::Busy(node),
             Unsent::Closed { node, reason } => Self::Connect(ConnectError::Lost { node, reason }),
             Unsent::Encode(error) => Self::Encode(error),
             Unsent::Incapable { node, lacks } => Self::Incapable { node, lacks },

@@ -96,7 +96,7 @@ impl Outbox {
             draft.clear(self.form);
             return;
         }
-        if self.needs_fragments(draft) {
+        if self.is_large(draft) {
             self.begin_large(sender, std::mem::take(draft), VecDeque::new());
         } else {
             self.whole(draft);
@@ -117,14 +117,19 @@ impl Outbox {
     }
 
     /// Whether this sender should wait before it sends more: `limit` bytes wait that are not part of
-    /// large messages, or of its own, or [`LARGE_AT_ONCE`] large messages are on their way. What
-    /// others send in fragments holds nobody up.
-    pub fn is_busy(&self, sender: u64, limit: usize) -> bool {
+    /// large messages, or of its own. For one more large message ([`Outbox::is_large`]) it should also
+    /// wait while [`LARGE_AT_ONCE`] are on their way; what others send in fragments holds nobody else up.
+    pub fn is_busy(&self, sender: u64, large: bool, limit: usize) -> bool {
         let own = self.large.iter().find(|large| large.sender == sender);
         let behind = |large: &Large| large.behind.iter().map(Draft::len).sum::<usize>();
         self.ready_bytes > limit
-            || self.large.len() >= LARGE_AT_ONCE
+            || (large && self.large.len() >= LARGE_AT_ONCE)
             || own.is_some_and(|large| large.bytes.saturating_add(behind(large)) > limit)
+    }
+
+    /// Whether this message goes out in fragments.
+    pub fn is_large(&self, draft: &Draft) -> bool {
+        self.fragments && draft.len().saturating_sub(draft.control_len()) > FRAGMENT
     }
 
     /// Whether nothing waits.
@@ -142,10 +147,6 @@ impl Outbox {
         batch.len = batch.len.saturating_add(self.ready_bytes);
         batch.pieces.append(&mut self.ready);
         self.ready_bytes = 0;
-    }
-
-    fn needs_fragments(&self, draft: &Draft) -> bool {
-        self.fragments && draft.len().saturating_sub(draft.control_len()) > FRAGMENT
     }
 
     /// A message in one frame.
@@ -237,7 +238,7 @@ impl Outbox {
         }
         while let Some(draft) = large.behind.pop_front() {
             self.large_bytes = self.large_bytes.saturating_sub(draft.len());
-            if self.needs_fragments(&draft) {
+            if self.is_large(&draft) {
                 let behind = large.behind;
                 self.begin_large(large.sender, draft, behind);
                 return;

@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut, BytesMut};
 use meshx_dist::control::Control;
 use meshx_dist::handshake::Flags;
-use meshx_dist::link::{Batch, Limits, Outbox, Receiver};
+use meshx_dist::link::{Batch, LARGE_AT_ONCE, Limits, Outbox, Receiver};
 use meshx_etf::dist::FRAGMENT;
 use meshx_etf::{Binary, Term};
 
@@ -57,6 +57,31 @@ fn a_small_message_waits_for_one_batch_at_most() {
     // They took turns: when the first one is out, the others are nearly.
     let left = outbox.queued();
     assert!(left <= 2 * FRAGMENT + 1000, "{left} bytes are left");
+}
+
+/// So many large messages at a time are enough; who sends small ones need not know.
+#[test]
+fn many_large_messages_hold_up_large_ones_only() {
+    const LIMIT: usize = 1 << 20;
+    let (mut outbox, mut receiver) = (Outbox::new(Flags::NODE), receiver(Flags::NODE));
+    let mut batch = Batch::new();
+    let many = u32::try_from(LARGE_AT_ONCE).unwrap();
+    for sender in 1..=many {
+        assert!(
+            !outbox.is_busy(sender.into(), true, LIMIT),
+            "{sender} large ones are not too many"
+        );
+        push(&mut outbox, sender, &large(3 << 20));
+        outbox.take(&mut batch);
+        senders(&mut receiver, &mut batch);
+    }
+    let (other, one) = (1000, 64);
+    assert!(outbox.is_busy(other, true, LIMIT), "one more large one is too many");
+    assert!(!outbox.is_busy(other, false, LIMIT), "a small one waits for large ones");
+    assert!(
+        outbox.is_busy(one, false, LIMIT),
+        "a small one waits behind a large one of its sender"
+    );
 }
 
 /// However much else there is to send, large messages get on.

@@ -115,8 +115,11 @@ pub(crate) enum Turn {
 /// Why a message did not get onto a connection.
 #[derive(Debug)]
 pub(crate) enum Unsent {
-    /// The sender is to wait for room, and to try again.
-    Busy(Atom),
+    /// The sender is to wait for room, and to try again; for a `large` message it takes more.
+    Busy {
+        node: Atom,
+        large: bool,
+    },
     Closed {
         node: Atom,
         reason: String,
@@ -254,8 +257,11 @@ impl Connection {
                 drop(out);
                 return Err(Unsent::Closed { node: self.name().clone(), reason: self.why() });
             }
-            if turn == Turn::Room && out.outbox.is_busy(sender, BUSY) {
-                return Err(Unsent::Busy(self.name().clone()));
+            if turn == Turn::Room {
+                let large = out.outbox.is_large(draft);
+                if out.outbox.is_busy(sender, large, BUSY) {
+                    return Err(Unsent::Busy { node: self.name().clone(), large });
+                }
             }
             let idle = out.outbox.is_empty();
             out.urgent += if turn == Turn::Urgent { draft.len() } else { 0 };
@@ -284,7 +290,7 @@ impl Connection {
             Err(Unsent::Incapable { node, lacks }) => {
                 tracing::warn!(peer = %node, %lacks, "a signal was not sent: it cannot be read there");
             }
-            Ok(()) | Err(Unsent::Closed { .. } | Unsent::Busy(_)) => {}
+            Ok(()) | Err(Unsent::Closed { .. } | Unsent::Busy { .. }) => {}
         }
     }
 
@@ -311,20 +317,21 @@ impl Connection {
         }
     }
 
-    /// Whether this sender should wait.
-    pub(crate) fn is_busy(&self, sender: u64) -> bool {
-        lock(&self.out).outbox.is_busy(sender, BUSY)
+    /// Whether this sender should wait before it sends a message, which may be a large one.
+    pub(crate) fn is_busy(&self, sender: u64, large: bool) -> bool {
+        lock(&self.out).outbox.is_busy(sender, large, BUSY)
     }
 
-    /// Waits until there is room for this sender, or the connection is closed.
-    pub(crate) async fn room(&self, sender: u64) {
+    /// Waits until there is room for this sender's message, or the connection is closed. For a `large`
+    /// one there is only while not too many of them are on their way.
+    pub(crate) async fn room(&self, sender: u64, large: bool) {
         // Mostly there is.
-        if !self.is_busy(sender) {
+        if !self.is_busy(sender, large) {
             return;
         }
         loop {
             let room = self.room.notified();
-            if self.closing.is_cancelled() || !self.is_busy(sender) {
+            if self.closing.is_cancelled() || !self.is_busy(sender, large) {
                 return;
             }
             tokio::select! {
@@ -453,6 +460,26 @@ mod tests {
         let control = Control::Exit { from: pid.clone(), to: pid.clone() };
         let reason = term!({ (Term::Binary(vec![0; size].into())) });
         connection.signal_reason(2, &control, &reason);
+    }
+
+    #[test]
+    fn many_large_messages_hold_up_large_ones_only() {
+        let (connection, pid) = connection();
+        let mut batch = Batch::default();
+        let send = |sender: u32, term: &Term| {
+            let from = Pid { id: sender, ..pid.clone() };
+            connection
+                .send_to(&from, Recipient::Pid(&pid), Turn::Room, |draft| Ok(draft.payload(term)?))
+        };
+        let (small, large) = (term!(small), Term::Binary(vec![0; 3 << 20].into()));
+        for sender in 1..=64 {
+            send(sender, &large).unwrap();
+            connection.take(&mut batch);
+            batch.advance(batch.remaining());
+        }
+        assert!(matches!(send(100, &large), Err(Unsent::Busy { large: true, .. })));
+        send(100, &small).unwrap();
+        assert!(matches!(send(1, &small), Err(Unsent::Busy { large: false, .. })));
     }
 
     #[test]

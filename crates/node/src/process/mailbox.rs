@@ -11,7 +11,7 @@ use meshx_etf::{Atom, Pid, Reference, Term, term};
 use serde::Serialize;
 
 use super::{Cell, LinkProtocol, LinkStep, Signal, Spawning, Watcher, sender};
-use crate::connection::Connection;
+use crate::connection::{Connection, Unsent};
 use crate::error::{ConnectError, NameError, SendError};
 use crate::node::{Inner, Node};
 use crate::to::{Content, To, Typed};
@@ -158,13 +158,13 @@ impl Mailbox {
 
     async fn send_content(&self, to: To, content: &(dyn Content + Sync)) -> Result<(), SendError> {
         match self.send_by_route(&to, content) {
-            Some(Err(SendError::Busy(_))) | None => self.node.send(self.pid(), to, content).await,
-            Some(done) => done,
+            Some(Err(Unsent::Busy { .. })) | None => self.node.send(self.pid(), to, content).await,
+            Some(done) => Ok(done?),
         }
     }
 
     /// Sends at once by the connection to where that is, if there is one.
-    fn send_by_route(&self, to: &To, content: &dyn Content) -> Option<Result<(), SendError>> {
+    fn send_by_route(&self, to: &To, content: &dyn Content) -> Option<Result<(), Unsent>> {
         let node = to.node()?;
         let mut route = self.route.lock().unwrap_or_else(PoisonError::into_inner);
         let last = route.as_ref().filter(|it| it.name() == node && !it.is_closing());
@@ -288,12 +288,12 @@ impl Inner {
         content: &(dyn Content + Sync),
     ) -> Result<(), SendError> {
         match connection.deliver_now(from, to, content) {
-            Err(SendError::Busy(_)) => {
+            Err(Unsent::Busy { large, .. }) => {
                 let cell = self.processes.get(from);
                 let _waits = cell.as_ref().map(|cell| cell.sending());
-                connection.deliver(from, to, content).await
+                connection.deliver(from, to, content, large).await
             }
-            done => done,
+            done => Ok(done?),
         }
     }
 
@@ -322,7 +322,7 @@ impl Inner {
     ) -> Result<(), SendError> {
         let Some(node) = self.elsewhere(to) else { return self.deliver(from, to, content) };
         let connection = self.peers.up_to(&node).ok_or(ConnectError::NotConnected(node))?;
-        connection.deliver_now(from, to, content)
+        Ok(connection.deliver_now(from, to, content)?)
     }
 
     /// Delivers to a process here.
@@ -509,8 +509,8 @@ impl Inner {
             return Err(connection.incapable(Flags::SPAWN).into());
         }
         {
-            let _waits = connection.is_busy(sender(&cell.pid)).then(|| cell.sending());
-            connection.room(sender(&cell.pid)).await;
+            let _waits = connection.is_busy(sender(&cell.pid), true).then(|| cell.sending());
+            connection.room(sender(&cell.pid), true).await;
         }
         let via = Some(connection.id);
         cell.spawning(reference.clone(), Spawning { via, node, abandoned: false });

@@ -205,7 +205,7 @@ impl Inner {
             arity: 3,
             options: Term::nil(),
         };
-        connection.room(sender(&client.pid)).await;
+        connection.room(sender(&client.pid), true).await;
         let arguments =
             Term::List(vec![Term::Atom(module), Term::Atom(function), Term::List(arguments)]);
         // The reply is of no interest, and finds nobody who waits for it.

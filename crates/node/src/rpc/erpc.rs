@@ -36,7 +36,7 @@ async fn call(node: Arc<Inner>, started: Started) {
         // Results may be large: as messages do, and other than exit signals do, they wait for room. Those
         // that are refused are not, and many.
         if place.is_some() {
-            connection.room(lane).await;
+            connection.room(lane, true).await;
         }
         outcome
     };

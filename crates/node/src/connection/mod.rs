@@ -30,7 +30,8 @@ use crate::process::{LinkProtocol, Table, sender};
 /// So much may wait to be written before senders must wait; the same as `+zdbbl` of a VM.
 pub(crate) const BUSY: usize = 1 << 20;
 /// So much of what cannot wait (exits, replies, links) may gather beyond what is written meanwhile; a
-/// peer that takes nothing for so long is given up.
+/// peer that takes nothing for so long is given up when there is more of it. How large a signal may be
+/// is another matter: one alone has taken nobody's time.
 const HOPELESS: usize = 64 << 20;
 
 /// So few processes with relations are not worth looking through for those that have ended.
@@ -264,8 +265,11 @@ impl Connection {
                 }
             }
             let idle = out.outbox.is_empty();
-            out.urgent += if turn == Turn::Urgent { draft.len() } else { 0 };
-            let hopeless = out.urgent > HOPELESS;
+            let mut hopeless = false;
+            if turn == Turn::Urgent {
+                hopeless = out.urgent > HOPELESS;
+                out.urgent = out.urgent.saturating_add(draft.len());
+            }
             out.outbox.push(sender, draft);
             out.messages = out.messages.saturating_add(1);
             drop(out);
@@ -480,6 +484,29 @@ mod tests {
         assert!(matches!(send(100, &large), Err(Unsent::Busy { large: true, .. })));
         send(100, &small).unwrap();
         assert!(matches!(send(1, &small), Err(Unsent::Busy { large: false, .. })));
+    }
+
+    #[test]
+    fn one_signal_may_be_larger_than_what_may_gather() {
+        let (connection, pid) = connection();
+        let mut batch = Batch::default();
+        for _ in 0..2 {
+            exit(&connection, &pid, HOPELESS + 1);
+            // Nor does a message make it too much, which could wait.
+            connection
+                .send_to(&pid, Recipient::Pid(&pid), Turn::Now, |draft| {
+                    Ok(draft.payload(&term!(small))?)
+                })
+                .unwrap();
+            assert!(!connection.closing.is_cancelled());
+            while !lock(&connection.out).outbox.is_empty() {
+                connection.take(&mut batch);
+                batch.advance(batch.remaining());
+            }
+        }
+        exit(&connection, &pid, HOPELESS + 1);
+        exit(&connection, &pid, 1);
+        assert!(connection.closing.is_cancelled());
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod functions;
 mod policy;
 mod trace;
 pub mod transport;
+pub mod v1;
 
 pub use codec::{Body, Codec, CodecError};
 pub use context::{Context, Metadata, Peer, Protocol, Refs};

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use meshx_etf::{Pid, Term};
 
 /// The members of all groups of a scope, as known here. A process that joined twice is there twice.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Groups {
     groups: HashMap<Term, Members>,
-    /// How many memberships others have.
+    /// How many memberships others have, and may have.
     remote: usize,
+    pub(super) limit: usize,
 }
 
 /// So many memberships of other nodes' processes are kept in a scope.
@@ -19,6 +20,12 @@ const REMOTE: usize = 1 << 20;
 struct Members {
     local: Vec<Pid>,
     remote: Vec<Pid>,
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        Self { groups: HashMap::new(), remote: 0, limit: REMOTE }
+    }
 }
 
 impl Groups {
@@ -49,13 +56,13 @@ impl Groups {
         Term::List(local.map(entry).collect())
     }
 
-    /// False if these are more than [`REMOTE`].
+    /// False, and nobody has joined, if others had more memberships then than they may have.
     pub(super) fn join(&mut self, group: &Term, pids: &[Pid], local: bool) -> bool {
         if pids.is_empty() {
             return true;
         }
         if !local {
-            if self.remote + pids.len() > REMOTE {
+            if self.remote.saturating_add(pids.len()) > self.limit {
                 return false;
             }
             self.remote += pids.len();

@@ -196,3 +196,6 @@ impl Scope {
         PgError::Ended(self.name.clone())
     }
 }
+
+#[cfg(test)]
+mod tests;

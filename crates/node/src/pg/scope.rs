@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use meshx_dist::control::Target;
 use meshx_etf::{Atom, Pid, Reference, Term, term};
+use meshx_rt::Seldom;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
@@ -21,6 +22,11 @@ use crate::to::To;
 /// So often a hidden node looks again where it found no scope: one that starts later looks for visible
 /// nodes only.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// A node has one scope of a name. When that has ended and another has begun, the end may be told last;
+/// so many at a time are believed.
+const SCOPES_OF_A_NODE: usize = 16;
+/// How often operators are told that other nodes have more than is kept here.
+const WARN_EVERY: Duration = Duration::from_mins(1);
 
 /// What is asked of a scope from within the program.
 #[derive(Debug)]
@@ -37,8 +43,10 @@ pub(super) struct Server {
     events: broadcast::Sender<Event>,
     /// Members of this node: how they are watched, and each group as often as they joined it.
     local: HashMap<Pid, (Reference, Vec<Term>)>,
-    /// Scopes of other nodes, and what they said.
+    /// Scopes of other nodes, and what they said, as far as it is kept.
     remote: HashMap<Pid, (Reference, HashMap<Term, Vec<Pid>>)>,
+    /// How often operators hear that it is not.
+    full: Seldom,
 }
 
 impl Server {
@@ -51,6 +59,7 @@ impl Server {
             events: scope.events.clone(),
             local: HashMap::new(),
             remote: HashMap::new(),
+            full: Seldom::new(1, WARN_EVERY),
         }
     }
 
@@ -108,7 +117,7 @@ impl Server {
                     let monitor = mailbox.monitor(&pid).await;
                     self.local.insert(pid.clone(), (monitor, vec![group.clone()]));
                 }
-                self.joined(&group, std::slice::from_ref(&pid), true);
+                _ = self.joined(&group, std::slice::from_ref(&pid), true);
                 let (scope, group, pid) = (self.pid.clone(), group, pid);
                 self.broadcast(&term!({join, (scope), (group), (pid)}));
                 // Whoever joined may not wait to hear so.
@@ -158,6 +167,9 @@ impl Server {
         match request.as_tuple() {
             // Since OTP 26 there may be a version behind it.
             Some([Term::Atom(kind), Term::Pid(peer), ..]) if *kind == "discover" => {
+                if !self.may_meet(peer) {
+                    return;
+                }
                 let groups = self.read(Groups::local);
                 let sync = cast(term!({sync, (self.pid.clone()), (groups)}));
                 self.node.post(&self.pid, &To::from(peer), &sync);
@@ -168,6 +180,9 @@ impl Server {
                 }
             }
             Some([Term::Atom(kind), Term::Pid(peer), Term::List(groups)]) if *kind == "sync" => {
+                if !self.may_meet(peer) {
+                    return;
+                }
                 if !self.remote.contains_key(peer) {
                     self.meet(peer, mailbox).await;
                 }
@@ -175,9 +190,14 @@ impl Server {
             }
             Some([Term::Atom(kind), Term::Pid(peer), group, pids]) if *kind == "join" => {
                 let pids = pids_of(pids);
-                let Some((_, said)) = self.remote.get_mut(peer) else { return };
-                said.entry(group.clone()).or_default().extend_from_slice(&pids);
-                self.joined(group, &pids, false);
+                if pids.is_empty() || !self.remote.contains_key(peer) {
+                    return;
+                }
+                if self.joined(group, &pids, false)
+                    && let Some((_, said)) = self.remote.get_mut(peer)
+                {
+                    said.entry(group.clone()).or_default().extend(pids);
+                }
             }
             Some([Term::Atom(kind), Term::Pid(peer), pids, Term::List(groups)])
                 if *kind == "leave" =>
@@ -197,6 +217,20 @@ impl Server {
         }
     }
 
+    /// Whether that scope is known, or may become so.
+    fn may_meet(&self, peer: &Pid) -> bool {
+        let node = peer.node.name();
+        let known = || self.remote.keys().filter(|scope| scope.node.name() == node).count();
+        if self.remote.contains_key(peer) || known() < SCOPES_OF_A_NODE {
+            return true;
+        }
+        if let Some(unsaid) = self.full.occurs() {
+            let scope = &self.name;
+            tracing::warn!(%scope, %node, unsaid, "one node has many of it: not all are heard");
+        }
+        false
+    }
+
     async fn meet(&mut self, peer: &Pid, mailbox: &Mailbox) {
         let monitor = self.node.watch(mailbox, peer).await;
         self.remote.insert(peer.clone(), (monitor, HashMap::new()));
@@ -214,18 +248,22 @@ impl Server {
                 new.entry(group.clone()).or_default().extend(pids_of(pids));
             }
         }
-        new.retain(|_, pids| !pids.is_empty());
         let Some((_, said)) = self.remote.get_mut(peer) else { return };
-        let old = std::mem::replace(said, new.clone());
-        for (group, mut gone) in old {
-            let mut come = new.remove(&group).unwrap_or_default();
-            let both = take_each(&mut come, &gone);
-            take_each(&mut gone, &both);
-            self.left(&group, &gone, false);
-            self.joined(&group, &come, false);
+        let mut said = std::mem::take(said);
+        // Who is gone makes room for who has come.
+        for (group, before) in &mut said {
+            let come = new.entry(group.clone()).or_default();
+            let both = take_each(come, before);
+            self.left(group, &without(std::mem::replace(before, both.clone()), &both), false);
         }
         for (group, come) in new {
-            self.joined(&group, &come, false);
+            if !come.is_empty() && self.joined(&group, &come, false) {
+                said.entry(group).or_default().extend(come);
+            }
+        }
+        said.retain(|_, pids| !pids.is_empty());
+        if let Some((_, kept)) = self.remote.get_mut(peer) {
+            *kept = said;
         }
     }
 
@@ -260,13 +298,19 @@ impl Server {
         read(&self.groups.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn joined(&self, group: &Term, pids: &[Pid], local: bool) {
+    /// Whether there was room for them.
+    #[must_use]
+    fn joined(&self, group: &Term, pids: &[Pid], local: bool) -> bool {
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
-        if groups.join(group, pids, local) {
+        let joined = groups.join(group, pids, local);
+        if joined {
             self.tell(EventKind::Join, group, pids.to_vec());
-        } else {
-            tracing::warn!(scope = %self.name, "other nodes have more members than are kept here");
+        } else if let Some(unsaid) = self.full.occurs() {
+            tracing::warn!(
+                scope = %self.name, unsaid, "other nodes have more members than are kept here"
+            );
         }
+        joined
     }
 
     fn left(&self, group: &Term, pids: &[Pid], local: bool) {
@@ -289,6 +333,12 @@ fn is_of(request: &Term, sender: Option<&Pid>) -> bool {
         (Some([_, Term::Pid(scope), ..]), Some(sender)) => scope.node.name() == sender.node.name(),
         _ => false,
     }
+}
+
+/// What is in `pids` more often than in `others`.
+fn without(mut pids: Vec<Pid>, others: &[Pid]) -> Vec<Pid> {
+    take_each(&mut pids, others);
+    pids
 }
 
 /// One process, or a list of them.

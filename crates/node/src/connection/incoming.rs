@@ -93,7 +93,10 @@ impl<'n> Incoming<'n> {
     ) -> Result<Option<Arc<Cell>>, DecodeError> {
         let (node, connection) = (self.node, self.connection);
         let via = Some(connection.id);
-        let reason = |payload: Option<Payload>| payload.map_or(Ok(Term::nil()), |it| it.term());
+        // It may wait long.
+        let reason =
+            |payload: Option<Payload>| payload.map_or(Ok(Term::nil()), |it| it.compact().term());
+        let full = |cell: Arc<Cell>| cell.is_full().then_some(cell);
         match control {
             Control::SendAlias { from, to } => {
                 let Some(cell) = node.holder(&to) else { return Ok(None) };
@@ -138,6 +141,7 @@ impl<'n> Incoming<'n> {
                 let reason = reason(payload)?;
                 if let Some(cell) = node.processes.get(&to) {
                     node.after(&cell, cell.link_broke(&from, reason));
+                    return Ok(full(cell));
                 }
             }
             Control::ExitSignal { from, to } => {
@@ -149,6 +153,7 @@ impl<'n> Incoming<'n> {
                 };
                 if let Some(cell) = cell {
                     node.after(&cell, cell.exit_signal(&from, reason));
+                    return Ok(full(cell));
                 }
             }
             Control::Monitor { from, to, reference } => self.monitor(from, to, reference),
@@ -162,6 +167,7 @@ impl<'n> Incoming<'n> {
                 let reason = reason(payload)?;
                 if let Some(cell) = node.processes.get(&to) {
                     cell.watched_ended(&reference, via, reason);
+                    return Ok(full(cell));
                 }
             }
             Control::Spawn { reference, from, module, function, arity, options, .. } => {

@@ -73,7 +73,30 @@ impl Signal {
         const FIXED: usize = 128;
         match self {
             Self::Message(message) => message.body.bytes().len().saturating_add(FIXED),
-            _ => FIXED,
+            Self::Exit { reason, .. } | Self::Down(Down { reason, .. }) => {
+                weight(reason).saturating_add(FIXED)
+            }
+            Self::Spawned { .. } => FIXED,
         }
     }
+}
+
+/// About how much memory a term takes.
+fn weight(term: &Term) -> usize {
+    let within = match term {
+        Term::Tuple(elements) | Term::List(elements) => weights(elements),
+        Term::Improper(list) => weights(list.elements()).saturating_add(weight(list.tail())),
+        Term::Map(map) => weights(map.iter().flat_map(|(key, value)| [key, value])),
+        Term::Binary(binary) => binary.as_slice().len(),
+        Term::Bits(bits) => bits.as_slice().len(),
+        Term::Big(big) => big.magnitude().len(),
+        Term::Fun(fun) => weights(&fun.free),
+        Term::Record(record) => weights(record.fields.iter().map(|(_, value)| value)),
+        _ => 0,
+    };
+    within.saturating_add(size_of::<Term>())
+}
+
+fn weights<'t>(terms: impl IntoIterator<Item = &'t Term>) -> usize {
+    terms.into_iter().map(weight).fold(0, usize::saturating_add)
 }

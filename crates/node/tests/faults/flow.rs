@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use meshx_node::carrier::Switchboard;
 use meshx_node::etf::{Term, term};
-use meshx_node::{CallError, Signal};
+use meshx_node::{CallError, Down, Signal};
 
 use crate::raw::Claim;
 use crate::{Known, LIMIT, MEMORY, address, builder, next, on, until};
@@ -44,6 +44,59 @@ async fn a_full_mailbox_holds_senders_back() {
         assert_eq!(number, expected);
     }
     sending.await.unwrap();
+}
+
+/// Exit signals and the ends of who is monitored are as large as their reasons.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reasons_fill_a_mailbox_too() {
+    const ENDS: i64 = 20;
+    let _memory = MEMORY.read().await;
+    let board = Switchboard::new();
+    let a = on(&board, "a").start().await.unwrap();
+    let b = on(&board, "b").mailbox_limit(1 << 20).start().await.unwrap();
+    let mut slow = b.mailbox().unwrap();
+    slow.trap_exits(true);
+    let reason = |number: i64| term!({ (number), (Term::from(&vec![0_u8; 1 << 20][..])) });
+    let mut watched = Vec::new();
+    for _ in 0..ENDS {
+        let one = a.mailbox().unwrap();
+        slow.monitor(one.pid()).await;
+        slow.send(one.pid(), "behind the monitor").await.unwrap();
+        until("it is watched", || one.queue_len() > 0).await;
+        watched.push(one);
+    }
+    // What waits to be written is less than what ends the connection.
+    let sends = a.mailbox().unwrap();
+    for (number, one) in (0..).zip(watched) {
+        sends.exit(slow.pid(), &reason(number)).await.unwrap();
+        one.end(reason(ENDS + number));
+    }
+    until("it is full", || slow.queue_len() >= 1).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(slow.queue_len() < 8, "{} wait", slow.queue_len());
+    let mut seen = Vec::new();
+    for _ in 0..2 * ENDS {
+        let (Signal::Exit { reason, .. } | Signal::Down(Down { reason, .. })) =
+            next(&mut slow).await
+        else {
+            panic!()
+        };
+        seen.push(reason.as_tuple().unwrap()[0].as_i64().unwrap());
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, Vec::from_iter(0..2 * ENDS));
+}
+
+/// A short reason that waits does not hold all that was read together with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reason_holds_no_more_than_itself() {
+    let (a, b) = crate::pair().await;
+    let mut traps = b.mailbox().unwrap();
+    traps.trap_exits(true);
+    let sends = a.mailbox().unwrap();
+    sends.exit(traps.pid(), &Term::from(&[7_u8; 200][..])).await.unwrap();
+    let Signal::Exit { reason: Term::Binary(reason), .. } = next(&mut traps).await else { panic!() };
+    assert!(reason.into_bytes().is_unique(), "it is a part of something");
 }
 
 /// Two processes send to each other what none of both mailboxes holds, and receive only then.

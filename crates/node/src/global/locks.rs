@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use meshx_etf::{Pid, Reference, Term};
 
-/// No node keeps more locks at a time; further ones are refused, as if somebody else had them.
+/// No node keeps locks for more holders at a time; further ones are refused, as if somebody else had
+/// them. Who holds two locks counts twice, and so do two who share one.
 const LOCKS: usize = 1 << 16;
 
 /// Who locks what. A lock is asked for as `{Resource, Requester}`; processes that name the same
@@ -12,14 +13,14 @@ const LOCKS: usize = 1 << 16;
 #[derive(Debug, Default)]
 pub(super) struct Locks {
     held: HashMap<Term, Lock>,
-    /// Of which resource a monitor is.
-    watched: HashMap<Reference, Term>,
+    /// Of whom and of which resource a monitor is; each is of one holder.
+    watched: HashMap<Reference, (Pid, Term)>,
 }
 
 #[derive(Debug)]
 struct Lock {
     requester: Term,
-    holders: Vec<(Pid, Reference)>,
+    holders: HashMap<Pid, Reference>,
 }
 
 /// What an attempt to lock came to.
@@ -39,8 +40,8 @@ impl Locks {
         let Some((resource, requester)) = parts(id) else { return Attempt::Refused };
         match self.held.get(resource) {
             Some(lock) if lock.requester != *requester => Attempt::Refused,
-            Some(lock) if lock.holders.iter().any(|(holder, _)| holder == pid) => Attempt::Held,
-            None if self.held.len() >= LOCKS => Attempt::Refused,
+            Some(lock) if lock.holders.contains_key(pid) => Attempt::Held,
+            _ if self.watched.len() >= LOCKS => Attempt::Refused,
             _ => Attempt::Free,
         }
     }
@@ -48,17 +49,16 @@ impl Locks {
     /// The process has the lock, and is watched.
     pub(super) fn hold(&mut self, id: &Term, pid: Pid, monitor: Reference) {
         let Some((resource, requester)) = parts(id) else { return };
-        self.watched.insert(monitor.clone(), resource.clone());
-        let free = || Lock { requester: requester.clone(), holders: Vec::new() };
-        self.held.entry(resource.clone()).or_insert_with(free).holders.push((pid, monitor));
+        self.watched.insert(monitor.clone(), (pid.clone(), resource.clone()));
+        let free = || Lock { requester: requester.clone(), holders: HashMap::new() };
+        self.held.entry(resource.clone()).or_insert_with(free).holders.insert(pid, monitor);
     }
 
     /// The process gives the lock back; its monitor is of no use any more.
     pub(super) fn release(&mut self, id: &Term, pid: &Pid) -> Option<Reference> {
         let (resource, requester) = parts(id)?;
         let lock = self.held.get_mut(resource).filter(|lock| lock.requester == *requester)?;
-        let at = lock.holders.iter().position(|(holder, _)| holder == pid)?;
-        let (_, monitor) = lock.holders.swap_remove(at);
+        let monitor = lock.holders.remove(pid)?;
         if lock.holders.is_empty() {
             self.held.remove(resource);
         }
@@ -68,9 +68,9 @@ impl Locks {
 
     /// A process that was watched ended. Gives the resource if it is free now.
     pub(super) fn ended(&mut self, monitor: &Reference) -> Option<Term> {
-        let resource = self.watched.remove(monitor)?;
+        let (pid, resource) = self.watched.remove(monitor)?;
         let lock = self.held.get_mut(&resource)?;
-        lock.holders.retain(|(_, held)| held != monitor);
+        lock.holders.remove(&pid);
         if !lock.holders.is_empty() {
             return None;
         }
@@ -81,7 +81,7 @@ impl Locks {
     /// Who locks `resource`: the requester and the processes.
     pub(super) fn holders(&self, resource: &Term) -> Option<(&Term, impl Iterator<Item = &Pid>)> {
         let lock = self.held.get(resource)?;
-        Some((&lock.requester, lock.holders.iter().map(|(pid, _)| pid)))
+        Some((&lock.requester, lock.holders.keys()))
     }
 }
 
@@ -125,5 +125,21 @@ mod tests {
         assert_eq!(locks.ended(&monitor(2)), Some(term!(x)));
         assert_eq!(locks.attempt(&theirs, &pid(3)), Attempt::Free);
         assert_eq!(locks.attempt(&term!(nonsense), &pid(3)), Attempt::Refused);
+    }
+
+    /// Of one lock or of many: what peers can have kept here is bounded by its holders.
+    #[test]
+    fn all_holders_count() {
+        let mut locks = Locks::default();
+        let shared = term!({x, ours});
+        for number in 0..u32::try_from(LOCKS).unwrap() {
+            assert_eq!(locks.attempt(&shared, &pid(number)), Attempt::Free);
+            locks.hold(&shared, pid(number), monitor(number));
+        }
+        assert_eq!(locks.attempt(&shared, &pid(1 << 20)), Attempt::Refused);
+        assert_eq!(locks.attempt(&term!({y, ours}), &pid(1)), Attempt::Refused);
+        assert_eq!(locks.attempt(&shared, &pid(1)), Attempt::Held);
+        assert_eq!(locks.release(&shared, &pid(1)), Some(monitor(1)));
+        assert_eq!(locks.attempt(&term!({y, ours}), &pid(1)), Attempt::Free);
     }
 }

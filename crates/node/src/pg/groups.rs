@@ -7,7 +7,7 @@ use meshx_etf::{Pid, Term};
 /// The members of all groups of a scope, as known here. A process that joined twice is there twice.
 #[derive(Debug)]
 pub(super) struct Groups {
-    groups: HashMap<Term, Members>,
+    named: HashMap<Term, Members>,
     /// How many memberships others have, and may have.
     remote: usize,
     pub(super) limit: usize,
@@ -24,31 +24,31 @@ struct Members {
 
 impl Default for Groups {
     fn default() -> Self {
-        Self { groups: HashMap::new(), remote: 0, limit: REMOTE }
+        Self { named: HashMap::new(), remote: 0, limit: REMOTE }
     }
 }
 
 impl Groups {
     pub(super) fn members(&self, group: &Term) -> Vec<Pid> {
-        let found = self.groups.get(group);
+        let found = self.named.get(group);
         found.map_or_else(Vec::new, |it| it.local.iter().chain(&it.remote).cloned().collect())
     }
 
     pub(super) fn local_members(&self, group: &Term) -> Vec<Pid> {
-        self.groups.get(group).map_or_else(Vec::new, |members| members.local.clone())
+        self.named.get(group).map_or_else(Vec::new, |members| members.local.clone())
     }
 
     pub(super) fn names(&self) -> Vec<Term> {
-        self.groups.keys().cloned().collect()
+        self.named.keys().cloned().collect()
     }
 
     pub(super) fn all(&self) -> Vec<(Term, Vec<Pid>)> {
-        self.groups.keys().map(|group| (group.clone(), self.members(group))).collect()
+        self.named.keys().map(|group| (group.clone(), self.members(group))).collect()
     }
 
     /// Groups with members here, as they are told to other nodes.
     pub(super) fn local(&self) -> Term {
-        let local = self.groups.iter().filter(|(_, members)| !members.local.is_empty());
+        let local = self.named.iter().filter(|(_, members)| !members.local.is_empty());
         let entry = |(group, members): (&Term, &Members)| {
             let pids = members.local.iter().cloned().map(Term::Pid).collect();
             Term::Tuple(vec![group.clone(), Term::List(pids)])
@@ -67,7 +67,7 @@ impl Groups {
             }
             self.remote += pids.len();
         }
-        let members = self.groups.entry(group.clone()).or_default();
+        let members = self.named.entry(group.clone()).or_default();
         let side = if local { &mut members.local } else { &mut members.remote };
         side.extend_from_slice(pids);
         true
@@ -75,14 +75,14 @@ impl Groups {
 
     /// Takes each of `pids` out once. Gives those that were in.
     pub(super) fn leave(&mut self, group: &Term, pids: &[Pid], local: bool) -> Vec<Pid> {
-        let Some(members) = self.groups.get_mut(group) else { return Vec::new() };
+        let Some(members) = self.named.get_mut(group) else { return Vec::new() };
         let side = if local { &mut members.local } else { &mut members.remote };
         let left = take_each(side, pids);
         if !local {
             self.remote -= left.len();
         }
         if members.local.is_empty() && members.remote.is_empty() {
-            self.groups.remove(group);
+            self.named.remove(group);
         }
         left
     }

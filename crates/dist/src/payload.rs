@@ -43,9 +43,18 @@ impl Payload {
         Ok(Self::new(bytes.into(), Arc::default()))
     }
 
-    /// The term. Binaries of more than 64 bytes are slices of the payload, not copies.
+    /// The term, of which there may be 2²⁶ inside of it ([`Limits::terms`]; [`Payload::decoder`] takes other
+    /// limits). Binaries of more than 64 bytes are slices of the payload, not copies.
     pub fn term(&self) -> Result<Term, DecodeError> {
         self.decoder().bare_shared(&self.bytes)
+    }
+
+    /// The term, if there are no more than so many others in it ([`Limits::terms`]): for servers that
+    /// read whatever anybody sends them, before they know what it is.
+    pub fn term_up_to(&self, terms: usize) -> Result<Term, DecodeError> {
+        let mut limits = limits();
+        limits.terms = terms;
+        self.decoder().limits(limits).bare_shared(&self.bytes)
     }
 
     /// The term, borrowed.
@@ -99,9 +108,13 @@ impl Payload {
 
 /// A decoder of what is in a message, of which the connection has limited the size already.
 pub(crate) fn decoder(atoms: &[Atom]) -> Decoder<'_> {
+    Decoder::new().limits(limits()).atoms(atoms)
+}
+
+fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.size = usize::MAX;
-    Decoder::new().limits(limits).atoms(atoms)
+    limits
 }
 
 impl fmt::Debug for Payload {

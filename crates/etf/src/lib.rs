@@ -12,8 +12,8 @@
 //!
 //! What every decoder guarantees: no panic on any bytes, no more memory than a small multiple of
 //! the input (a container's count is believed only as far as the input can still hold that many
-//! terms), nesting no deeper than [`Limits::depth`], and no compressed term larger than
-//! [`Limits::inflated`].
+//! terms), no more of them than [`Limits::terms`], nesting no deeper than [`Limits::depth`], and no
+//! compressed term larger than [`Limits::inflated`].
 //!
 //! ```
 //! use meshx_etf::{Term, decode, encode, term};

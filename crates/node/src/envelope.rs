@@ -11,6 +11,11 @@ use crate::node::Inner;
 use crate::process::Mailbox;
 use crate::to::To;
 
+/// So many terms may be in a message to a server of the node itself (`pg`, `global`, `net_kernel`),
+/// which take 128 MiB; a message of 1 GiB could have as many as it has bytes. More is as good as no
+/// message.
+pub(crate) const TERMS: usize = 1 << 22;
+
 /// A message as a `gen_server` tells them apart.
 #[derive(Debug)]
 pub(crate) enum Envelope {
@@ -24,21 +29,29 @@ pub(crate) enum Envelope {
 
 impl Envelope {
     pub(crate) fn open(body: &Payload) -> Result<Self, DecodeError> {
-        let mut term = body.term()?;
+        body.term().map(Self::of)
+    }
+
+    /// As [`Envelope::open`], of at most [`TERMS`].
+    pub(crate) fn open_small(body: &Payload) -> Result<Self, DecodeError> {
+        body.term_up_to(TERMS).map(Self::of)
+    }
+
+    fn of(mut term: Term) -> Self {
         if let Term::Tuple(elements) = &mut term {
             match &mut elements[..] {
                 [Term::Atom(kind), from, request] if *kind == "$gen_call" => {
                     if let Some(from) = Caller::of(from) {
-                        return Ok(Self::Call(from, std::mem::replace(request, Term::nil())));
+                        return Self::Call(from, std::mem::replace(request, Term::nil()));
                     }
                 }
                 [Term::Atom(kind), request] if *kind == "$gen_cast" => {
-                    return Ok(Self::Cast(std::mem::replace(request, Term::nil())));
+                    return Self::Cast(std::mem::replace(request, Term::nil()));
                 }
                 _ => {}
             }
         }
-        Ok(Self::Other(term))
+        Self::Other(term)
     }
 }
 
@@ -91,5 +104,24 @@ impl Inner {
         } else {
             tokio::spawn(watch);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What takes a byte on its way takes 32 in memory.
+    #[test]
+    fn servers_of_the_node_read_no_list_of_millions() {
+        let nils = |count: usize| {
+            let length = u32::try_from(count).unwrap().to_be_bytes();
+            let bytes = [&[108][..], &length, &vec![106; count], &[106]].concat();
+            Payload::new(bytes.into(), Arc::default())
+        };
+        assert!(Envelope::open_small(&nils(TERMS - 1)).is_ok());
+        let limit = DecodeError::Terms { limit: TERMS };
+        assert_eq!(Envelope::open_small(&nils(TERMS)).unwrap_err(), limit);
+        assert!(Envelope::open(&nils(TERMS)).is_ok());
     }
 }

@@ -2,7 +2,7 @@
 //! constructors of [`AtomRef`].
 
 use super::token::{AtomRef, FunRef, PidRef, PortRef, RecordRef, ReferenceRef, Token};
-use super::{DecodeError, Known};
+use super::{DecodeError, Known, Limits};
 use crate::wire::{Reader, size};
 use crate::{Atom, Reference, bigint, tag};
 
@@ -14,8 +14,10 @@ pub(crate) struct Cursor<'a> {
     /// may be believed when its parts and these fit what is left: then all memory ever reserved is
     /// in proportion to the input.
     promised: usize,
+    /// How many more terms there may be.
+    terms: usize,
     depth: usize,
-    depth_limit: usize,
+    limits: Limits,
     known: Option<&'a dyn Known>,
     atoms: &'a [Atom],
 }
@@ -23,11 +25,12 @@ pub(crate) struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     pub(super) fn new(
         body: &'a [u8],
-        depth_limit: usize,
+        limits: Limits,
         known: Option<&'a dyn Known>,
         atoms: &'a [Atom],
     ) -> Self {
-        Self { reader: Reader::new(body), promised: 1, depth: 0, depth_limit, known, atoms }
+        let (reader, terms) = (Reader::new(body), limits.terms);
+        Self { reader, promised: 1, terms, depth: 0, limits, known, atoms }
     }
 
     pub(crate) fn rest(&self) -> &'a [u8] {
@@ -46,8 +49,9 @@ impl<'a> Cursor<'a> {
     #[inline]
     pub(crate) fn enter(&mut self) -> Result<(), DecodeError> {
         self.depth = self.depth.saturating_add(1);
-        if self.depth > self.depth_limit {
-            return Err(DecodeError::Depth { limit: self.depth_limit });
+        let limit = self.limits.depth.min(Limits::DEEPEST);
+        if self.depth > limit {
+            return Err(DecodeError::Depth { limit });
         }
         Ok(())
     }
@@ -87,6 +91,7 @@ impl<'a> Cursor<'a> {
         if promised > rest.len() {
             return None;
         }
+        self.terms = self.terms.checked_sub(count.into())?;
         self.reader = Reader::new(rest);
         self.promised = promised;
         Some(count.into())
@@ -97,6 +102,7 @@ impl<'a> Cursor<'a> {
     pub(crate) fn string(&mut self) -> Option<&'a [u8]> {
         let [tag::STRING, a, b, ref rest @ ..] = *self.reader.rest() else { return None };
         let (characters, rest) = rest.split_at_checked(u16::from_be_bytes([a, b]).into())?;
+        self.terms = self.terms.checked_sub(characters.len())?;
         self.reader = Reader::new(rest);
         self.promised = self.promised.saturating_sub(1);
         Some(characters)
@@ -151,6 +157,7 @@ impl<'a> Cursor<'a> {
             }
             tag::STRING => {
                 let len = self.reader.u16().ok_or(DecodeError::Truncated)?;
+                self.spend(len.into())?;
                 match self.take(len.into())? {
                     [] => Token::Nil,
                     characters => Token::String(characters),
@@ -277,7 +284,16 @@ impl<'a> Cursor<'a> {
         if self.promised > self.reader.rest().len() {
             return Err(DecodeError::Truncated);
         }
+        self.spend(count)?;
         Ok(count)
+    }
+
+    /// So many terms more, that somebody may build.
+    #[inline]
+    fn spend(&mut self, count: usize) -> Result<(), DecodeError> {
+        let limit = self.limits.terms;
+        self.terms = self.terms.checked_sub(count).ok_or(DecodeError::Terms { limit })?;
+        Ok(())
     }
 
     #[inline]

@@ -33,6 +33,12 @@ pub enum DecodeError {
         /// The limit.
         limit: usize,
     },
+    /// Containers hold more terms than allowed.
+    #[error("more than {limit} terms")]
+    Terms {
+        /// The limit.
+        limit: usize,
+    },
     /// The input is larger than allowed.
     #[error("{size} bytes, of which {limit} are allowed")]
     Size {

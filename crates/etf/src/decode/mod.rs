@@ -30,6 +30,9 @@ pub struct Limits {
     pub size: usize,
     /// How many bytes a compressed term may become.
     pub inflated: usize,
+    /// How many terms there may be inside of containers; each character of a list that is sent as
+    /// `STRING_EXT` is one. Each takes 32 bytes, though it may come in one.
+    pub terms: usize,
 }
 
 /// Which atoms and functions are known already: the safe form of decoding, as
@@ -81,10 +84,10 @@ impl Limits {
     pub const DEEPEST: usize = 1024;
 }
 
-/// Depth 512, input of 1 GiB, inflated 64 MiB.
+/// Depth 512, input of 1 GiB, inflated 64 MiB, 2²⁶ terms, which are 2 GiB.
 impl Default for Limits {
     fn default() -> Self {
-        Self { depth: 512, size: 1 << 30, inflated: 64 << 20 }
+        Self { depth: 512, size: 1 << 30, inflated: 64 << 20, terms: 1 << 26 }
     }
 }
 
@@ -236,7 +239,7 @@ impl<'k> Decoder<'k> {
         'k: 'a,
     {
         self.fits(body.len())?;
-        Ok(Cursor::new(body, self.limits.depth.min(Limits::DEEPEST), self.known, self.atoms))
+        Ok(Cursor::new(body, self.limits, self.known, self.atoms))
     }
 
     fn fits(&self, size: usize) -> Result<(), DecodeError> {

@@ -4,7 +4,8 @@ use std::cmp::Ordering;
 
 use meshx_etf::text::{Print, parse};
 use meshx_etf::{
-    BigInt, Decoder, Encoder, Limits, Map, Term, TermRef, compare, decode, decode_ref, encode,
+    BigInt, DecodeError, Decoder, Encoder, Limits, Map, Term, TermRef, compare, decode, decode_ref,
+    encode,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -150,6 +151,39 @@ fn a_bomb_stays_small() {
     let mut limits = Limits::default();
     limits.inflated = 1 << 19;
     assert!(Decoder::new().limits(limits).term(&bytes).is_err());
+}
+
+/// A term may come in one byte, and takes 32 of memory: whoever decodes what others send says how many
+/// there may be, in whatever containers they come.
+#[test]
+fn terms_end_at_the_limit() {
+    let mut limits = Limits::default();
+    limits.terms = 20;
+    let decoder = Decoder::new().limits(limits);
+    let list = |count: u8| [&[108, 0, 0, 0, count][..], &vec![106; count.into()], &[106]].concat();
+    let tuple = |count: u8| [&[104, count][..], &vec![106; count.into()]].concat();
+    let large_tuple = |count: u8| [&[105, 0, 0, 0, count][..], &vec![106; count.into()]].concat();
+    let string = |count: u8| [&[107, 0, count][..], &vec![7; count.into()]].concat();
+    let map = |count: u8| {
+        let pairs = (0..count / 2).flat_map(|key| [97, key, 106]);
+        [116, 0, 0, 0, count / 2].into_iter().chain(pairs).collect()
+    };
+    let nested =
+        |count: u8| tuple(2).into_iter().take(2).chain(string(count - 2)).chain([106]).collect();
+    let kinds: [&dyn Fn(u8) -> Vec<u8>; 6] = [&list, &tuple, &large_tuple, &string, &map, &nested];
+    for kind in kinds {
+        let few = kind(18);
+        assert!(decoder.bare(&few).is_ok() && decoder.bare_ref(&few).is_ok(), "{few:?}");
+        assert!(decoder.skip(&few).is_ok(), "{few:?}");
+        let many = kind(22);
+        let limit = Err(DecodeError::Terms { limit: 20 });
+        assert_eq!(decoder.bare(&many).map(drop), limit, "{many:?}");
+        assert_eq!(decoder.bare_ref(&many).map(drop), limit, "{many:?}");
+        assert_eq!(decoder.skip(&many).map(drop), limit, "{many:?}");
+        assert!(Decoder::new().bare(&many).is_ok(), "{many:?}");
+    }
+    // Bytes are no terms.
+    assert!(decoder.bare(&[&[109, 0, 0, 1, 0][..], &[7; 256]].concat()).is_ok());
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub(super) async fn serve(node: Arc<Inner>, mut mailbox: Mailbox) {
     let mut locks = Locks::default();
     while let Some(signal) = mailbox.receive().await {
         match signal {
-            Signal::Message(message) => match Envelope::open(&message.body) {
+            Signal::Message(message) => match Envelope::open_small(&message.body) {
                 Ok(Envelope::Call(from, request)) => {
                     if let Some(answer) = answer(&node, &mailbox, &mut locks, &from, &request).await
                     {

@@ -149,7 +149,7 @@ impl Server {
     async fn signal(&mut self, signal: Signal, mailbox: &Mailbox) {
         match signal {
             Signal::Down(down) => self.ended(&down),
-            Signal::Message(message) => match Envelope::open(&message.body) {
+            Signal::Message(message) => match Envelope::open_small(&message.body) {
                 Ok(Envelope::Cast(request) | Envelope::Other(request)) => {
                     if is_of(&request, message.from.as_ref()) {
                         self.told(&request, mailbox).await;

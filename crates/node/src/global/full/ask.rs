@@ -7,6 +7,7 @@ use meshx_etf::{Atom, Term, term};
 use tokio::task::JoinSet;
 
 use super::super::NAME;
+use crate::envelope::TERMS;
 use crate::node::Inner;
 use crate::process::{Cell, Mailbox};
 use crate::to::To;
@@ -44,7 +45,7 @@ impl Asker {
         while let Some(answer) = asked.join_next().await {
             match answer {
                 Ok((node, Ok(answer))) => {
-                    if let Ok(answer) = answer.term() {
+                    if let Ok(answer) = answer.term_up_to(TERMS) {
                         answers.push((node, answer));
                     }
                 }

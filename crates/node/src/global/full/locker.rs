@@ -12,7 +12,7 @@ use super::super::NAME;
 use super::ask::{Asker, boss};
 use super::shared::Shared;
 use super::state::News;
-use crate::envelope::cast;
+use crate::envelope::{TERMS, cast};
 use crate::node::Inner;
 use crate::process::{Mailbox, Signal};
 use crate::to::To;
@@ -301,7 +301,7 @@ impl Incoming<'_> {
                 Some(order) = self.orders.recv() => return order,
                 signal = self.mailbox.receive() => match signal {
                     Some(Signal::Message(message)) => {
-                        if let Ok(message) = message.body.term()
+                        if let Ok(message) = message.body.term_up_to(TERMS)
                             && let Some(order) = of_old(&message)
                         {
                             return order;

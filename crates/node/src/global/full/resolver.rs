@@ -7,6 +7,7 @@ use meshx_etf::{Atom, Pid, Term, term};
 
 use super::shared::Shared;
 use super::state::News;
+use crate::envelope::TERMS;
 use crate::node::{Inner, Node};
 use crate::process::Mailbox;
 use crate::to::To;
@@ -106,7 +107,7 @@ async fn ask(
     let request = term!({call, global, resolve_it, (arguments), (me)});
     let rex = To::NameAt(Atom::cut("rex"), ours.node.name().clone());
     let answer = node.call(mailbox.cell(), rex, "$gen_call", &request, LIMIT).await;
-    match answer.ok().and_then(|answer| answer.term().ok()) {
+    match answer.ok().and_then(|answer| answer.term_up_to(TERMS).ok()) {
         Some(Term::Pid(pid)) if pid == *theirs => Choice::Theirs,
         Some(Term::Pid(pid)) if pid == *ours => Choice::Ours,
         None => Choice::Failed,

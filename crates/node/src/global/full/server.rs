@@ -68,7 +68,7 @@ impl Server {
 
     fn signal(&mut self, signal: Signal) {
         match signal {
-            Signal::Message(message) => match Envelope::open(&message.body) {
+            Signal::Message(message) => match Envelope::open_small(&message.body) {
                 Ok(Envelope::Call(from, request)) => self.state.call(from, &request),
                 Ok(Envelope::Cast(request)) => self.state.cast(&request),
                 Ok(Envelope::Other(message)) => self.state.info(&message),

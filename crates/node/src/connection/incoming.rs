@@ -59,7 +59,7 @@ impl<'n> Incoming<'n> {
         let link::Message { control, payload, .. } = message;
         match (control, payload) {
             (Control::Send { from, to }, Some(body)) => {
-                let message = Message { from, body };
+                let message = Message { from: from.filter(|from| self.is_of_peer(from)), body };
                 if self.last.as_ref().is_some_and(|last| last.pid == to) {
                     return Ok(self.hold(None, message));
                 }
@@ -68,7 +68,7 @@ impl<'n> Incoming<'n> {
                 Ok(self.hold(Some(cell), message))
             }
             (Control::SendName { from, to }, Some(body)) => {
-                let message = Message { from: Some(from), body };
+                let message = Message { from: Some(from).filter(|it| self.is_of_peer(it)), body };
                 let changes = self.node.processes.changes();
                 if self.name.as_ref().is_some_and(|(name, at)| *at == changes && *name == to) {
                     return Ok(self.hold(None, message));
@@ -100,7 +100,7 @@ impl<'n> Incoming<'n> {
         match control {
             Control::SendAlias { from, to } => {
                 let Some(cell) = node.holder(&to) else { return Ok(None) };
-                let from = Some(from);
+                let from = Some(from).filter(|from| self.is_of_peer(from));
                 let deliver = |body| cell.deliver_to_alias(&to, Message { from, body });
                 let full = payload.is_some_and(deliver);
                 return Ok(full.then_some(cell));
@@ -195,6 +195,14 @@ impl<'n> Incoming<'n> {
             _ => {}
         }
         Ok(None)
+    }
+
+    /// Whether a process may have sent what came from the peer. A VM does not look at that, so a message
+    /// in another's name is no violation; but nobody is to believe it.
+    fn is_of_peer(&self, process: &Pid) -> bool {
+        let peer = &self.connection.peer;
+        // Mostly both are the same value.
+        process.node == *peer || process.node.name() == peer.name()
     }
 
     fn no_process(&self, ended: Pid, linked: Pid) {

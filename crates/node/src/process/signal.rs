@@ -37,7 +37,8 @@ pub enum Signal {
 /// A message.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// Who sent it, if the connection tells.
+    /// Who sent it, if the connection tells: a process of this node or of the peer that it came from. A
+    /// message that a peer sent in the name of another node's process is from nobody.
     pub from: Option<Pid>,
     /// What it says.
     pub body: Payload,

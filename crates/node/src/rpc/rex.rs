@@ -63,16 +63,15 @@ fn take(
     let Ok(envelope) = Envelope::open(&message.body) else { return };
     match envelope {
         Envelope::Call(from, request) => {
-            let caller = message.from.unwrap_or_else(|| from.pid().clone());
             match Request::of(request) {
                 Some(Request::Call(function)) => {
-                    start(node, mailbox, caller, Client::Server(from), function);
+                    start(node, mailbox, message.from, Client::Server(from), function);
                 }
                 Some(Request::BlockCall(function)) => {
                     let client = Client::Server(from);
-                    match place(node, &caller) {
+                    match place(node, message.from) {
                         // It takes them until this process ends.
-                        Some(place) => {
+                        Some((place, caller)) => {
                             let job = job(node, place, caller, client, function);
                             drop(blocking.send(Box::pin(job)));
                         }
@@ -83,9 +82,8 @@ fn take(
             }
         }
         Envelope::Cast(request) => {
-            let caller = message.from.unwrap_or_else(|| mailbox.pid().clone());
             if let Some(Request::Cast(function)) = Request::of(request) {
-                start(node, mailbox, caller, Client::Nobody, function);
+                start(node, mailbox, message.from, Client::Nobody, function);
             }
         }
         // `{From, Request}`.
@@ -93,8 +91,7 @@ fn take(
             let Ok([Term::Pid(from), request]) = <[Term; 2]>::try_from(pair) else { return };
             match Request::of(request) {
                 Some(Request::Call(function)) => {
-                    let caller = message.from.unwrap_or_else(|| from.clone());
-                    start(node, mailbox, caller, Client::Plain(from), function);
+                    start(node, mailbox, message.from, Client::Plain(from), function);
                 }
                 Some(request) => plain(node, mailbox, from, request),
                 None => {}
@@ -166,18 +163,27 @@ impl Request {
     }
 }
 
-fn start(node: &Arc<Inner>, mailbox: &Mailbox, caller: Pid, client: Client, function: Vec<Term>) {
-    match place(node, &caller) {
-        Some(place) => drop(node.tasks.spawn(job(node, place, caller, client, function))),
+fn start(
+    node: &Arc<Inner>,
+    mailbox: &Mailbox,
+    caller: Option<Pid>,
+    client: Client,
+    function: Vec<Term>,
+) {
+    match place(node, caller) {
+        Some((place, caller)) => drop(node.tasks.spawn(job(node, place, caller, client, function))),
         None => refuse(node, mailbox, client),
     }
 }
 
-/// Room for a call, of a node that is there: whoever calls in the name of another has none.
-fn place(node: &Arc<Inner>, caller: &Pid) -> Option<Place> {
+/// Room for a call, of a node that is there. What the message says of its sender does not count: whoever
+/// calls in the name of another has no room.
+fn place(node: &Arc<Inner>, caller: Option<Pid>) -> Option<(Place, Pid)> {
+    let caller = caller?;
     let peer = caller.node.name();
     let is_there = peer == node.id.name() || node.peers.up_to(peer).is_some();
-    if is_there { node.place(peer) } else { None }
+    let place = is_there.then(|| node.place(peer)).flatten()?;
+    Some((place, caller))
 }
 
 /// At once, and without a process: many may be refused.

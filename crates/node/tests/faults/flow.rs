@@ -95,7 +95,9 @@ async fn a_reason_holds_no_more_than_itself() {
     traps.trap_exits(true);
     let sends = a.mailbox().unwrap();
     sends.exit(traps.pid(), &Term::from(&[7_u8; 200][..])).await.unwrap();
-    let Signal::Exit { reason: Term::Binary(reason), .. } = next(&mut traps).await else { panic!() };
+    let Signal::Exit { reason: Term::Binary(reason), .. } = next(&mut traps).await else {
+        panic!()
+    };
     assert!(reason.into_bytes().is_unique(), "it is a part of something");
 }
 

@@ -1,11 +1,13 @@
 //! Peers that do not keep to the protocol: only their own connection ends, memory stays small, and the
 //! next good peer is let in (D1, D2, D3).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use meshx_node::carrier::Switchboard;
 use meshx_node::etf::{self, Pid, Reference, Term, term};
-use meshx_node::{Builder, Flags, Mailbox, Node, NodeEvent, Payload, Signal};
+use meshx_node::{Builder, Flags, Mailbox, Node, NodeEvent, Payload, RpcTable, Signal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -314,6 +316,55 @@ async fn odd_but_right() {
     tokio::time::timeout(LIMIT, noproc_and_ack).await.expect("both answers");
     assert_eq!(victim.node.peers().len(), 2);
     victim.is_well().await;
+}
+
+/// Whatever a peer says of who sends, it is one of its own processes, or nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_in_the_name_of_another_are_from_nobody() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
+    let table = RpcTable::new().function("test", "count", move |(): ()| {
+        count.fetch_add(1, Ordering::Relaxed);
+        async { Ok(()) }
+    });
+    let mut victim = Victim::new(|it| it.rpc(table)).await;
+    let mut stream = victim.enemy().await;
+    let own = victim.inbox.pid().clone();
+    let alias = victim.inbox.alias();
+    let none = Term::atom("");
+    // It is known by its name.
+    let its_own = [enemy(), pid("enemy@127.0.0.1", 0)];
+    let forged = [pid("good@127.0.0.1", 77), Pid { id: 1, ..own.clone() }, own.clone()];
+    for from in forged.into_iter().chain(its_own.clone()) {
+        let mut bytes = Vec::new();
+        for control in [
+            term!({ 22, (from.clone()), (own.clone()) }),
+            term!({ 6, (from.clone()), (none.clone()), inbox }),
+            term!({ 33, (from.clone()), (alias.clone()) }),
+            term!({ 37, 0, (from.clone()), (own.clone()) }),
+        ] {
+            bytes.extend(message(&bare(&control), &bare(&term!(hello))));
+        }
+        stream.write_all(&bytes).await.unwrap();
+        for _ in 0..4 {
+            let Signal::Message(message) = next(&mut victim.inbox).await else { panic!() };
+            assert_eq!(message.from, its_own.contains(&from).then(|| from.clone()));
+        }
+        // Nor is anything called for others, though it is the peer that is to get the answer.
+        let rex = bare(&term!({ 6, (from.clone()), (none.clone()), rex }));
+        let request = |kind: &str| term!({ (Term::atom(kind)), test, count, [], user });
+        let client = term!({ (enemy()), tag });
+        for body in [
+            term!({ atom "$gen_call", (client), (request("call")) }),
+            term!({ atom "$gen_cast", (request("cast")) }),
+            term!({ (enemy()), (request("call")) }),
+        ] {
+            stream.write_all(&message(&rex, &bare(&body))).await.unwrap();
+        }
+    }
+    until("its own calls", || calls.load(Ordering::Relaxed) >= 6).await;
+    victim.is_well().await;
+    assert_eq!(calls.load(Ordering::Relaxed), 6);
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {

@@ -1,8 +1,21 @@
 //! What happens, told as it happens.
+//!
+//! Whoever implements [`Observe`] is told. [`Log`] makes log lines of it, [`Metrics`] numbers for
+//! Prometheus, and [`Pretty`] a text for whoever develops.
+
+mod log;
+mod metrics;
+mod pretty;
+#[cfg(test)]
+mod samples;
+mod text;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::log::Log;
+pub use self::metrics::Metrics;
+pub use self::pretty::Pretty;
 use crate::context::Peer;
 use crate::error::Error;
 use crate::trace::TraceParent;
@@ -120,6 +133,15 @@ pub struct Times {
     pub recv: Duration,
     /// The result, or at the server the argument, was read from bytes.
     pub dser: Duration,
+}
+
+impl Times {
+    /// All of them together, but for the idling before.
+    pub fn total(&self) -> Duration {
+        [self.queue, self.ser, self.send, self.exec, self.recv, self.dser]
+            .into_iter()
+            .fold(Duration::ZERO, Duration::saturating_add)
+    }
 }
 
 /// How much.

@@ -226,7 +226,7 @@ impl Read {
             Ok((functions, entries("caller", &rule.callers, Caller::read)?))
         };
         match read() {
-            Ok((functions, callers)) => Ok(Self { functions, callers, rule }),
+            Ok((functions, callers)) => Ok(Self { rule, functions, callers }),
             Err(reason) => Err((rule.name, reason)),
         }
     }

@@ -176,7 +176,7 @@ fn random() -> u64 {
 }
 
 /// A span that no other of this process has. The kernel is asked once; what follows is a walk over
-/// all numbers in mixed order (SplitMix64), as a call must not cost two system calls.
+/// all numbers in mixed order (`SplitMix64`), as a call must not cost two system calls.
 fn span() -> [u8; 8] {
     static NEXT: OnceLock<AtomicU64> = OnceLock::new();
     let next = NEXT.get_or_init(|| AtomicU64::new(random()));

@@ -9,7 +9,7 @@ use meshx_etf::{Atom, DecodeError, Pid, Reference, Term, term};
 
 use super::Connection;
 use crate::node::Inner;
-use crate::process::{Cell, LinkProtocol, LinkStep, Message, Watcher, sender};
+use crate::process::{Cell, LinkProtocol, LinkStep, Message, SpawnStep, Watcher, sender};
 use crate::spawned::Request;
 
 /// So many messages at most are delivered at one go.
@@ -177,18 +177,21 @@ impl<'n> Incoming<'n> {
                 node.spawn_for(connection, request);
             }
             Control::SpawnReply { reference, to, linked, monitored, result } => {
-                if let Some(cell) = node.processes.get(&to) {
-                    let result = match result {
-                        Spawned::Pid(pid) => Ok(pid),
-                        Spawned::Error(reason) => Err(reason),
-                    };
-                    let unwanted = cell.spawned(reference.clone(), via, result, linked, monitored);
-                    if let Some(pid) = unwanted {
+                let result = match result {
+                    Spawned::Pid(pid) => Ok(pid),
+                    Spawned::Error(reason) => Err(reason),
+                };
+                let started = result.as_ref().ok().cloned();
+                let step = node.processes.get(&to).map_or(SpawnStep::Ended, |cell| {
+                    cell.spawned(reference.clone(), via, result, linked, monitored)
+                });
+                match (step, started) {
+                    (SpawnStep::Unwanted(pid), _) => {
                         node.demonitor(&to, reference, Target::Pid(pid), via);
                     }
-                } else if linked && let Spawned::Pid(pid) = result {
                     // Who asked has ended since, which the new process cannot know.
-                    self.no_process(to, pid);
+                    (SpawnStep::Ended, Some(pid)) if linked => self.no_process(to, pid),
+                    (SpawnStep::Ended | SpawnStep::Nothing, _) => {}
                 }
             }
             // A group leader is of no use here: nothing writes to a terminal on somebody's behalf.

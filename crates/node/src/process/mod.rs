@@ -7,7 +7,7 @@ mod signal;
 mod table;
 
 pub(crate) use cell::{
-    Cell, Farewell, Fate, LinkProtocol, LinkStep, Reply, Spawning, Via, Watcher,
+    Cell, Farewell, Fate, LinkProtocol, LinkStep, Reply, SpawnStep, Spawning, Via, Watcher,
 };
 pub use mailbox::Mailbox;
 pub use signal::{Down, Message, Signal};

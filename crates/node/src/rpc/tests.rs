@@ -9,7 +9,7 @@ use meshx_etf::{Term, term};
 use super::{Raise, RpcError, RpcTable};
 use crate::carrier::{Memory, Switchboard};
 use crate::node::Node;
-use crate::process::{Signal, Spawning};
+use crate::process::{Signal, SpawnStep, Spawning};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -74,8 +74,28 @@ async fn a_process_that_is_not_wanted_any_more_when_it_is_there_is_not_watched()
     let spawning = Spawning { via: Some(1), node: server.name().clone(), abandoned: false };
     cell.spawning(reference.clone(), spawning);
     assert!(cell.forget_reply(&reference).is_none());
-    assert_eq!(cell.spawned(reference, Some(1), Ok(pid.clone()), false, true), Some(pid));
+    let step = cell.spawned(reference, Some(1), Ok(pid.clone()), false, true);
+    assert_eq!(step, SpawnStep::Unwanted(pid));
     assert_eq!((cell.expecting(), cell.spawning_count()), ((0, 0, 0), 0));
+}
+
+/// The answer finds a process that has ended just now, and is still among those that live.
+#[tokio::test]
+async fn a_process_whose_asker_ends_when_it_is_there_does_not_live_on() {
+    let (client, server) = pair().await;
+    let (started, mut pids) = tokio::sync::mpsc::unbounded_channel();
+    server.offer("test", "linger", 0, move |mut mailbox, _| {
+        started.send(mailbox.pid().clone()).unwrap();
+        async move { while mailbox.receive().await.is_some() {} }
+    });
+    client.connect("server@mem").await.unwrap();
+    let asks = client.mailbox().unwrap();
+    let linger = ("test", "linger");
+    asks.spawn_request("server@mem", linger, &[], true, false).await.unwrap();
+    drop(asks.cell().finish(term!(gone)));
+    assert!(client.inner().processes.get(asks.pid()).is_some());
+    let pid = tokio::time::timeout(LIMIT, pids.recv()).await.unwrap().unwrap();
+    until(|| server.inner().processes.get(&pid).is_none()).await;
 }
 
 #[tokio::test]

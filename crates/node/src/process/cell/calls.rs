@@ -4,7 +4,7 @@ use meshx_dist::control::Target;
 use meshx_etf::{Atom, Pid, Reference};
 use tokio::sync::oneshot;
 
-use super::{Cell, Link, Reply, Spawning, Via, Watch};
+use super::{Cell, Link, Reply, SpawnStep, Spawning, Via, Watch};
 use crate::process::signal::Signal;
 
 impl Cell {
@@ -51,8 +51,7 @@ impl Cell {
         self.state().spawning.remove(reference);
     }
 
-    /// The answer to a request, from where it was sent. Gives the process if it is watched, but not wanted
-    /// any more.
+    /// The answer to a request, from where it was sent.
     pub(crate) fn spawned(
         &self,
         reference: Reference,
@@ -60,12 +59,22 @@ impl Cell {
         result: Result<Pid, Atom>,
         linked: bool,
         monitored: bool,
-    ) -> Option<Pid> {
+    ) -> SpawnStep {
         let mut state = self.state();
-        state.spawning.get(&reference).filter(|spawning| spawning.via == via)?;
-        let Spawning { node, abandoned, .. } = state.spawning.remove(&reference)?;
+        if state.ended.is_some() {
+            return SpawnStep::Ended;
+        }
+        if state.spawning.get(&reference).is_none_or(|it| it.via != via) {
+            return SpawnStep::Nothing;
+        }
+        let Some(Spawning { node, abandoned, .. }) = state.spawning.remove(&reference) else {
+            return SpawnStep::Nothing;
+        };
         if abandoned {
-            return result.ok().filter(|_| monitored);
+            return match result {
+                Ok(pid) if monitored => SpawnStep::Unwanted(pid),
+                _ => SpawnStep::Nothing,
+            };
         }
         if let Ok(pid) = &result {
             if linked {
@@ -94,6 +103,6 @@ impl Cell {
                 self.arrived.notify_one();
             }
         }
-        None
+        SpawnStep::Nothing
     }
 }

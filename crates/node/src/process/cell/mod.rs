@@ -149,6 +149,16 @@ pub(crate) enum LinkStep {
     TooMany,
 }
 
+/// What is to be said of a process that was asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum SpawnStep {
+    Nothing,
+    /// It is watched, but not wanted any more.
+    Unwanted(Pid),
+    /// Who asked has ended: if the process is linked, it is to get an exit signal.
+    Ended,
+}
+
 impl Cell {
     pub(crate) fn new(pid: Pid, limit: usize) -> Self {
         Self {

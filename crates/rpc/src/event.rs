@@ -1,13 +1,14 @@
 //! What happens, told as it happens.
 //!
 //! Whoever implements [`Observe`] is told. [`Log`] makes log lines of it, [`Metrics`] numbers for
-//! Prometheus, and [`Pretty`] a text for whoever develops.
+//! Prometheus, [`Spans`] a trace for `OpenTelemetry`, and [`Pretty`] a text for whoever develops.
 
 mod log;
 mod metrics;
 mod pretty;
 #[cfg(test)]
 mod samples;
+mod spans;
 mod text;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub use self::log::Log;
 pub use self::metrics::Metrics;
 pub use self::pretty::Pretty;
+pub use self::spans::Spans;
 use crate::context::Peer;
 use crate::error::Error;
 use crate::trace::TraceParent;

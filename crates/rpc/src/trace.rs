@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct TraceParent {
     trace_id: [u8; 16],
     span_id: [u8; 8],
+    above: Option<[u8; 8]>,
     sampled: bool,
 }
 
@@ -63,18 +64,19 @@ impl TraceParent {
     pub fn root(sampled: bool) -> Self {
         let (high, low) = (random(), random());
         let id = (u128::from(high) << 64) | u128::from(low);
-        Self { trace_id: id.max(1).to_be_bytes(), span_id: span(), sampled }
+        Self { trace_id: id.max(1).to_be_bytes(), span_id: span(), above: None, sampled }
     }
 
     /// One whose parts are known; `None` if one of them is zero.
     pub fn from_parts(trace_id: [u8; 16], span_id: [u8; 8], sampled: bool) -> Option<Self> {
-        (trace_id != [0; 16] && span_id != [0; 8]).then_some(Self { trace_id, span_id, sampled })
+        let is_valid = trace_id != [0; 16] && span_id != [0; 8];
+        is_valid.then_some(Self { trace_id, span_id, above: None, sampled })
     }
 
     /// The next place of the same trace, below this one.
     #[must_use]
     pub fn child(&self) -> Self {
-        Self { span_id: span(), ..*self }
+        Self { span_id: span(), above: Some(self.span_id), ..*self }
     }
 
     /// That of these pairs, if there is exactly one and it is well-formed.
@@ -100,6 +102,12 @@ impl TraceParent {
     /// The place in it; called `parent-id` in the recommendation.
     pub fn span_id(&self) -> [u8; 8] {
         self.span_id
+    }
+
+    /// The place above, of which this is a [`child`](Self::child). It does not travel: it is known only
+    /// where the child was made.
+    pub fn above(&self) -> Option<[u8; 8]> {
+        self.above
     }
 
     /// Whether the caller may have recorded it (§3.2.2.5.1).
@@ -287,6 +295,7 @@ mod tests {
         for _ in 0..10_000 {
             let child = root.child();
             assert_eq!((child.trace_id(), child.is_sampled()), (root.trace_id(), true));
+            assert_eq!((root.above(), child.above()), (None, Some(root.span_id())));
             assert!(seen.insert(child.span_id()));
         }
         assert_ne!(TraceParent::root(true).trace_id(), root.trace_id());

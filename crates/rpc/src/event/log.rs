@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::text::{Ref, micros, token};
+use super::text::{Ref, harmless_reason, micros, token};
 use super::{Called, Event, Observe, Side};
 use crate::context::{Peer, Refs};
 use crate::error::{Error, Kind};
@@ -146,8 +146,7 @@ impl Log {
     }
 
     fn reason<'a>(&self, error: &'a Error) -> Option<&'a str> {
-        let applications = matches!(error.kind(), Kind::Application | Kind::Panic | Kind::Value);
-        (self.all_reasons || !applications).then_some(error.reason())
+        if self.all_reasons { Some(error.reason()) } else { harmless_reason(error) }
     }
 
     /// Whether this is worth a warning, and there is room for one.

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use crate::context::Protocol;
-use crate::error::{Error, Executed};
+use crate::error::{Error, Executed, Kind};
 
 /// A `conn_ref` as `MeshxRpc` prints it: base64 without padding (RFC 4648 §4). So the logs of both ends
 /// can be laid beside each other, whatever they are written in.
@@ -64,6 +64,14 @@ impl Executed {
 /// How it ended, in one word.
 pub(super) fn token(result: Result<(), &Error>) -> &'static str {
     result.map_or_else(|error| error.kind().token(), |()| "ok")
+}
+
+/// The reason, unless its text is the application's: that may repeat what callers have sent.
+pub(super) fn harmless_reason(error: &Error) -> Option<&str> {
+    match error.kind() {
+        Kind::Application | Kind::Panic | Kind::Value => None,
+        _ => Some(error.reason()),
+    }
 }
 
 /// Whole microseconds.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use meshx_dist::Payload;
 use meshx_dist::control::Target;
-use meshx_etf::{DecodeError, Pid, Reference, Term, term};
+use meshx_etf::{Atom, DecodeError, Pid, Reference, Term, term};
 
 use crate::call::Caller;
 use crate::node::Inner;
@@ -80,30 +80,38 @@ impl Inner {
     /// Watches a process of which a peer has told. No node is dialled for that: one that is not connected
     /// is lost, or never was there.
     pub(crate) async fn watch(self: &Arc<Self>, by: &Mailbox, of: &Pid) -> Reference {
-        let (reference, node) = (self.reference(by.pid()), of.node.name());
-        if node == self.id.name() || self.peers.up_to(node).is_some() {
-            self.monitor(by.cell(), To::from(of), reference.clone()).await;
-        } else {
-            // No connection has the number 0.
-            let (cell, via, target) = (by.cell(), Some(0), Target::Pid(of.clone()));
-            cell.watch(reference.clone(), target, node.clone(), via);
-            cell.watched_ended(&reference, via, term!(noconnection));
-        }
+        let reference = self.reference(by.pid());
+        self.watch_by(by, of, reference.clone()).await;
         reference
     }
 
-    /// Watches a process by this reference; waits for no connection that is not there yet.
+    /// As [`Inner::watch`], by this reference.
     pub(crate) async fn watch_by(self: &Arc<Self>, by: &Mailbox, of: &Pid, reference: Reference) {
-        let (inner, cell) = (Arc::clone(self), Arc::clone(by.cell()));
         let node = of.node.name();
-        let is_there = node == self.id.name() || self.peers.up_to(node).is_some();
-        let of = To::from(of);
+        if self.is_there(node) {
+            return self.monitor(by.cell(), To::from(of), reference).await;
+        }
+        // No connection has the number 0.
+        let (cell, via, target) = (by.cell(), Some(0), Target::Pid(of.clone()));
+        cell.watch(reference.clone(), target, node.clone(), via);
+        cell.watched_ended(&reference, via, term!(noconnection));
+    }
+
+    /// Watches a process by this reference, of a node that is to be connected in any case; waits for no
+    /// connection that is not there yet.
+    pub(crate) async fn watch_soon(self: &Arc<Self>, by: &Mailbox, of: &Pid, reference: Reference) {
+        let (inner, cell) = (Arc::clone(self), Arc::clone(by.cell()));
+        let (is_there, of) = (self.is_there(of.node.name()), To::from(of));
         let watch = async move { inner.monitor(&cell, of, reference).await };
         if is_there {
             watch.await;
         } else {
             tokio::spawn(watch);
         }
+    }
+
+    fn is_there(&self, node: &Atom) -> bool {
+        node == self.id.name() || self.peers.up_to(node).is_some()
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use meshx_node::carrier::{Carried, Carrier, Listen, Memory, Myself, Stream, Switchboard};
 use meshx_node::etf::{Atom, Node as NodeId, Pid, Reference, Term, term};
-use meshx_node::{Cookie, Node, RpcTable, Signal};
+use meshx_node::global::Global;
+use meshx_node::{Cookie, Node, RpcTable, Signal, Visibility};
 
 use crate::{COOKIE, LIMIT, NOTHING, builder, next, on, until};
 
@@ -166,30 +167,41 @@ async fn a_node_does_not_dial_itself() {
 /// A peer names processes of nodes that nobody here knows: those are not dialled for it.
 #[tokio::test]
 async fn a_peer_makes_nobody_dial() {
-    let board = Switchboard::new();
-    let (carrier, dials) = Counting::new(&board);
-    let visible = meshx_node::Visibility::VISIBLE;
-    let a = builder("a").carrier(carrier).visibility(visible).start().await.unwrap();
-    a.pg("pg").unwrap();
-    let b = on(&board, "b").start().await.unwrap();
-    let mut tells = b.mailbox().unwrap();
-    for number in 0..50 {
-        let node = NodeId::new(Atom::cut(&format!("n{number}@10.0.0.1")), 7);
-        let stranger = Pid { node, id: 1, serial: 0 };
-        let discover = term!({discover, (stranger.clone())});
-        tells.send_term(("pg", a.name().as_str()), &discover).await.unwrap();
-        let tag = Term::Atom(Atom::cut("tag"));
-        let set_lock = term!({atom "$gen_call", {(stranger), (tag)}, {set_lock, {(number), me}}});
+    for global in [Global::Polite, Global::Full] {
+        let board = Switchboard::new();
+        let (carrier, dials) = Counting::new(&board);
+        let visible = Visibility::Visible { global };
+        let a = builder("a").carrier(carrier).visibility(visible).start().await.unwrap();
+        a.pg("pg").unwrap();
+        let b = on(&board, "b").start().await.unwrap();
+        let mut tells = b.mailbox().unwrap();
         let server = ("global_name_server", a.name().as_str());
-        tells.send_term(server, &set_lock).await.unwrap();
+        for number in 0..50 {
+            let node = NodeId::new(Atom::cut(&format!("n{number}@10.0.0.1")), 7);
+            let stranger = Pid { node, id: 1, serial: 0 };
+            let discover = term!({discover, (stranger.clone())});
+            tells.send_term(("pg", a.name().as_str()), &discover).await.unwrap();
+            let requests = [
+                term!({set_lock, {(number), me}}),
+                term!({register, (number), (stranger.clone()), none}),
+            ];
+            for request in requests {
+                let tag = Term::Atom(Atom::cut("tag"));
+                let call = term!({atom "$gen_call", {(stranger.clone()), (tag)}, (request)});
+                tells.send_term(server, &call).await.unwrap();
+            }
+            let name = stranger.node.name().clone();
+            let nodes = term!([{(name.clone()), 8}]);
+            let said = term!({new_nodes, (name), [], [], (nodes), []});
+            tells.send_term(server, &term!({atom "$gen_cast", (said)})).await.unwrap();
+        }
+        // Behind them.
+        let known: Term = b.call(server, &term!(get_known), LIMIT).await.unwrap();
+        assert_eq!(known, Term::nil());
+        tells.monitor(("pg", a.name().as_str())).await;
+        assert!(tells.receive_within(NOTHING).await.is_none());
+        assert_eq!(dials.load(Ordering::SeqCst), 0, "{global:?}");
     }
-    // Behind them.
-    let known: Term =
-        b.call(("global_name_server", a.name().as_str()), &term!(get_known), LIMIT).await.unwrap();
-    assert_eq!(known, Term::nil());
-    tells.monitor(("pg", a.name().as_str())).await;
-    assert!(tells.receive_within(NOTHING).await.is_none());
-    assert_eq!(dials.load(Ordering::SeqCst), 0);
 }
 
 /// A peer that calls and takes no results has a bound of calls, and so of processes here.

@@ -8,6 +8,9 @@ use super::partition::Loss;
 use super::state::{Act, Exchange, News, Operations, State};
 use crate::envelope::cast;
 
+/// So many nodes are known; what others say of further ones is not believed.
+const KNOWN: usize = 1 << 14;
+
 impl State {
     /// A visible node is connected: we introduce ourselves.
     pub(super) fn node_up(&mut self, node: &Atom) {
@@ -43,7 +46,9 @@ impl State {
         if tag.is_some() && self.tag_with(node) == tag {
             return true;
         }
-        if let Some(tag) = tag {
+        if let Some(tag) = tag
+            && self.connected.contains(node)
+        {
             let announce = Vec::new();
             self.act(Act::Locker(Order::Cancel { node: node.clone(), tag, announce }));
         }
@@ -83,7 +88,7 @@ impl State {
                     self.act(Act::Locker(Order::LockSet { locker: pid.clone(), set, tag }));
                 }
             }
-            ("lock_set", [Term::Pid(pid), set, _]) => {
+            ("lock_set", [Term::Pid(pid), set, _]) if self.connected.contains(pid.node.name()) => {
                 let set = set.is_atom("true");
                 self.act(Act::Locker(Order::LockSet { locker: pid.clone(), set, tag: None }));
             }
@@ -252,7 +257,8 @@ impl State {
     /// Both sides have decided: two partitions become one.
     fn unite(&mut self, node: &Atom, operations: Vec<Term>, his_known: &[Term]) {
         let mut nodes = vec![(node.clone(), self.version_of(node))];
-        for entry in his_known {
+        let room = KNOWN.saturating_sub(self.shared.known().len());
+        for entry in his_known.iter().take(room) {
             let Some((other, version)) = node_and_version(entry) else { continue };
             let version = if version == 0 { self.version_of(&other) } else { version };
             nodes.push((other, version));
@@ -310,11 +316,15 @@ impl State {
         self.operate(operations, lock);
     }
 
-    /// Those are known now; gives those that were not before.
+    /// Those are known now, if they are not too many; gives those that were not before.
     fn know(&mut self, nodes: &[(Atom, i64)]) -> Vec<Atom> {
         let mut known = self.shared.known_mut();
         let mut added = Vec::new();
         for (node, version) in nodes {
+            if known.len() >= KNOWN {
+                tracing::warn!("more than {KNOWN} nodes in global: the others are not known here");
+                break;
+            }
             if *node != self.me && !known.contains_key(node) {
                 known.insert(node.clone(), *version);
                 added.push(node.clone());

@@ -12,9 +12,10 @@ use super::super::NAME;
 use super::ask::{Asker, boss};
 use super::shared::Shared;
 use super::state::News;
+use super::turns::Turn;
 use crate::envelope::{TERMS, cast};
 use crate::node::Inner;
-use crate::process::{Mailbox, Signal};
+use crate::process::{Mailbox, Message, Signal};
 use crate::to::To;
 
 /// So long may the other side take until it goes on. Stock nodes wait without end, but for the end of
@@ -31,6 +32,9 @@ pub(super) enum Order {
     /// It has locked its partition, or has not.
     LockSet { locker: Pid, set: bool, tag: Option<i64> },
 }
+
+/// An order and its place among those of its node, which it keeps while it waits.
+pub(super) type Waiting = (Order, Turn);
 
 /// The locker of another node.
 #[derive(Debug, Clone)]
@@ -50,7 +54,7 @@ pub(super) struct Locker {
     news: mpsc::Sender<News>,
     others: Vec<Him>,
     /// What came while something else was waited for.
-    later: VecDeque<Order>,
+    later: VecDeque<Waiting>,
     just_synced: bool,
 }
 
@@ -73,9 +77,11 @@ impl Locker {
         }
     }
 
-    pub(super) async fn run(mut self, mut mailbox: Mailbox, mut orders: mpsc::Receiver<Order>) {
+    pub(super) async fn run(mut self, mut mailbox: Mailbox, mut orders: mpsc::Receiver<Waiting>) {
         mailbox.trap_exits(true);
-        let mut incoming = Incoming { mailbox: &mut mailbox, orders: &mut orders };
+        let (node, shared) = (Arc::clone(&self.node), Arc::clone(&self.shared));
+        let (mailbox, orders) = (&mut mailbox, &mut orders);
+        let mut incoming = Incoming { mailbox, orders, node, shared };
         loop {
             let order = match (self.later.pop_front(), self.patience()) {
                 (Some(order), _) => Some(order),
@@ -83,7 +89,10 @@ impl Locker {
                 (None, Some(patience)) => timeout(patience, incoming.next()).await.ok(),
             };
             match order {
-                Some(order) => self.take(order, &mut incoming).await,
+                Some((order, turn)) => {
+                    drop(turn);
+                    self.take(order, &mut incoming).await;
+                }
                 // While somebody else changes names, nobody is asked.
                 None if self.shared.is_locked() => self.just_synced = false,
                 None => {
@@ -151,7 +160,7 @@ impl Locker {
         let end = Instant::now() + STUCK;
         loop {
             match timeout_at(end, incoming.next()).await {
-                Ok(Order::LockSet { locker, set, tag }) if *locker.node.name() == him.node => {
+                Ok((Order::LockSet { locker, set, tag }, _)) if *locker.node.name() == him.node => {
                     if tag.is_some_and(|tag| tag != him.my_tag) {
                         continue;
                     }
@@ -160,7 +169,7 @@ impl Locker {
                     }
                     break;
                 }
-                Ok(Order::Cancel { node, tag, announce })
+                Ok((Order::Cancel { node, tag, announce }, _))
                     if node == him.node && tag == him.my_tag =>
                 {
                     self.announce(announce);
@@ -191,7 +200,7 @@ impl Locker {
         let end = Instant::now() + STUCK;
         loop {
             match timeout_at(end, incoming.next()).await {
-                Ok(Order::Cancel { node, tag, announce })
+                Ok((Order::Cancel { node, tag, announce }, _))
                     if node == him.node && tag == him.my_tag =>
                 {
                     self.announce(announce);
@@ -291,20 +300,20 @@ impl Locker {
 /// What a locker is told: by its server, or by a locker of an old version.
 struct Incoming<'l> {
     mailbox: &'l mut Mailbox,
-    orders: &'l mut mpsc::Receiver<Order>,
+    orders: &'l mut mpsc::Receiver<Waiting>,
+    node: Arc<Inner>,
+    shared: Arc<Shared>,
 }
 
 impl Incoming<'_> {
-    async fn next(&mut self) -> Order {
+    async fn next(&mut self) -> Waiting {
         loop {
             tokio::select! {
                 Some(order) = self.orders.recv() => return order,
                 signal = self.mailbox.receive() => match signal {
                     Some(Signal::Message(message)) => {
-                        if let Ok(message) = message.body.term_up_to(TERMS)
-                            && let Some(order) = of_old(&message)
-                        {
-                            return order;
+                        if let Some(waiting) = self.told(&message) {
+                            return waiting;
                         }
                     }
                     Some(_) => {}
@@ -316,11 +325,49 @@ impl Incoming<'_> {
     }
 }
 
+impl Incoming<'_> {
+    /// Each locker speaks for itself.
+    fn told(&self, message: &Message) -> Option<Waiting> {
+        let sender = message.from.as_ref()?;
+        let (locker, order) = of_old(&message.body.term_up_to(TERMS).ok()?)?;
+        if locker.node.name() != sender.node.name() {
+            return None;
+        }
+        let turn = self.shared.turns.enter(sender.node.name());
+        if turn.is_none() {
+            self.node.too_much(sender.node.name());
+        }
+        Some((order, turn?))
+    }
+}
+
+impl Order {
+    /// Of whom it is.
+    pub(super) fn node(&self) -> &Atom {
+        match self {
+            Self::Meet(him) => &him.node,
+            Self::Cancel { node, .. } => node,
+            Self::LockSet { locker, .. } => locker.node.name(),
+        }
+    }
+}
+
+impl Inner {
+    /// The locker takes orders whenever it waits; that it has hundreds of one node is the doing of
+    /// that node.
+    pub(super) fn too_much(&self, of: &Atom) {
+        if let Some(connection) = self.peers.up_to(of) {
+            connection.close("it sends more to global than can be done");
+        }
+    }
+}
+
 /// `{lock_set, Locker, Set, Known}`.
-fn of_old(message: &Term) -> Option<Order> {
+fn of_old(message: &Term) -> Option<(Pid, Order)> {
     match message.as_tuple()? {
         [kind, Term::Pid(locker), set, _] if kind.is_atom("lock_set") => {
-            Some(Order::LockSet { locker: locker.clone(), set: set.is_atom("true"), tag: None })
+            let set = set.is_atom("true");
+            Some((locker.clone(), Order::LockSet { locker: locker.clone(), set, tag: None }))
         }
         _ => None,
     }

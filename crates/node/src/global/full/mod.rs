@@ -18,6 +18,7 @@ mod shared;
 mod state;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::sync::Arc;
 

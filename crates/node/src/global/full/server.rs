@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshx_etf::{Atom, term};
-use tokio::sync::mpsc;
+use meshx_etf::{Atom, Pid, Term, term};
+use tokio::sync::{Semaphore, mpsc};
 
 use super::super::NAME;
-use super::locker::Order;
+use super::locker::{Order, Waiting};
 use super::resolver::resolve;
 use super::state::{Act, News, State};
 use crate::envelope::{Envelope, cast};
@@ -19,21 +19,26 @@ use crate::to::To;
 /// So long a lost node may come again, or others hear of it from its own side, before we report it.
 const REPORT_AFTER: Duration = Duration::from_secs(5);
 
+/// So many nodes that others know are dialled at a time.
+const INTRODUCTIONS: usize = 64;
+
 pub(super) struct Server {
     node: Arc<Inner>,
     state: State,
-    orders: mpsc::Sender<Order>,
+    orders: mpsc::Sender<Waiting>,
     news: mpsc::Sender<News>,
+    introductions: Arc<Semaphore>,
 }
 
 impl Server {
     pub(super) fn new(
         node: Arc<Inner>,
         state: State,
-        orders: mpsc::Sender<Order>,
+        orders: mpsc::Sender<Waiting>,
         news: mpsc::Sender<News>,
     ) -> Self {
-        Self { node, state, orders, news }
+        let introductions = Arc::new(Semaphore::new(INTRODUCTIONS));
+        Self { node, state, orders, news, introductions }
     }
 
     /// Serves until the process ends.
@@ -70,6 +75,11 @@ impl Server {
         match signal {
             Signal::Message(message) => match Envelope::open_small(&message.body) {
                 Ok(Envelope::Call(from, request)) => self.state.call(from, &request),
+                Ok(Envelope::Cast(said) | Envelope::Other(said))
+                    if !is_of(&said, message.from.as_ref()) =>
+                {
+                    tracing::debug!(%said, "said in the name of another node");
+                }
                 Ok(Envelope::Cast(request)) => self.state.cast(&request),
                 Ok(Envelope::Other(message)) => self.state.info(&message),
                 Err(error) => tracing::debug!(%error, "nonsense for global_name_server"),
@@ -89,6 +99,9 @@ impl Server {
                 Act::Reply(from, answer) => {
                     let (to, answer) = from.answer(answer);
                     self.node.post(mailbox.pid(), &to, &answer);
+                }
+                Act::Watch(pid, reference) if self.is_expected(&pid) => {
+                    self.node.watch_soon(mailbox, &pid, reference).await;
                 }
                 Act::Watch(pid, reference) => {
                     self.node.watch_by(mailbox, &pid, reference).await;
@@ -122,25 +135,27 @@ impl Server {
         }
     }
 
-    /// The locker takes orders whenever it waits; that it has thousands of them is the doing of who
-    /// sends them to us.
-    fn order(&mut self, order: Order) {
-        let node = match &order {
-            Order::Meet(him) => him.node.clone(),
-            Order::Cancel { node, .. } => node.clone(),
-            Order::LockSet { locker, .. } => locker.node.name().clone(),
-        };
-        if self.orders.try_send(order).is_err()
-            && let Some(connection) = self.node.peers.up_to(&node)
-        {
-            connection.close("it sends more to global than can be done");
+    fn order(&self, order: Order) {
+        let node = order.node().clone();
+        let turn = self.state.shared.turns.enter(&node);
+        let sent = turn.is_some_and(|turn| self.orders.try_send((order, turn)).is_ok());
+        if !sent {
+            self.node.too_much(&node);
         }
+    }
+
+    /// Whether that process is of a node which we connect to in any case: names may come before that.
+    fn is_expected(&self, pid: &Pid) -> bool {
+        self.state.shared.known().contains_key(pid.node.name())
     }
 
     /// Connects to a node that others know, and says that we have their names.
     fn introduce(&self, mailbox: &Mailbox, peer: Atom) {
         let (node, news, pid) = (Arc::clone(&self.node), self.news.clone(), mailbox.pid().clone());
+        let introductions = Arc::clone(&self.introductions);
         self.node.tasks.spawn(async move {
+            // It is never closed.
+            let _turn = introductions.acquire().await;
             if node.connect(&peer).await.is_err() {
                 tracing::warn!(node = %peer, "global: it cannot be reached, though others know it");
                 drop(news.send(News::Unreachable(peer)).await);
@@ -151,4 +166,17 @@ impl Server {
             node.post(&pid, &to, &cast(term!({in_sync, (me), true})));
         });
     }
+}
+
+/// Whether what a name server or locker says of its node comes from there: each speaks for itself. That
+/// a node was lost is passed on by all.
+fn is_of(said: &Term, sender: Option<&Pid>) -> bool {
+    let node = match said.as_tuple() {
+        Some([kind, ..]) if kind.is_atom("lost_connection") => return true,
+        Some([kind, _, Term::Atom(node), _]) if kind.is_atom("init_connect") => node,
+        Some([_, Term::Atom(node), ..]) => node,
+        Some([_, Term::Pid(locker), ..]) => locker.node.name(),
+        _ => return false,
+    };
+    sender.is_some_and(|sender| sender.node.name() == node)
 }

@@ -7,6 +7,8 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use meshx_etf::{Atom, Pid, Reference, Term};
 use tokio::sync::watch;
 
+use super::turns::Turns;
+
 /// Names, known nodes, and whether somebody changes them.
 #[derive(Debug, Default)]
 pub(in crate::global) struct Shared {
@@ -14,6 +16,8 @@ pub(in crate::global) struct Shared {
     known: RwLock<BTreeMap<Atom, i64>>,
     locked: AtomicBool,
     synced: watch::Sender<HashSet<Atom>>,
+    /// Of the locker.
+    pub(super) turns: Turns,
 }
 
 /// A registered name.

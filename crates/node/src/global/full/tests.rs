@@ -2,13 +2,19 @@
 
 use std::sync::Arc;
 
+use meshx_dist::handshake::Cookie;
 use meshx_etf::{Atom, Node as NodeId, Pid, Reference, Term, term};
 
-use super::locker::Order;
+use tokio::sync::mpsc;
+
+use super::locker::{Him, Locker, Order};
 use super::shared::Shared;
 use super::state::{Act, News, State};
+use crate::builder::Visibility;
 use crate::call::Caller;
+use crate::carrier::{Memory, Switchboard};
 use crate::envelope::Envelope;
+use crate::node::Node;
 
 const A: &str = "a@h";
 const B: &str = "b@h";
@@ -233,4 +239,80 @@ fn who_was_lost_by_another_is_left() {
     let acts = state.acts();
     assert!(acts.iter().any(|act| matches!(act, Act::Disconnect(node) if *node == *A)));
     assert!(state.shared.known().is_empty());
+}
+
+/// What a node says of ever new nodes is believed up to a bound: each of them would be dialled.
+#[test]
+fn nobody_makes_a_node_know_more_than_a_cluster_has() {
+    let mut state = state();
+    unites(&mut state, A, &[], &[]);
+    state.acts();
+    let mut introduced = 0;
+    for round in 0..5 {
+        let node = |number: i64| term!({(Atom::cut(&format!("n{round}-{number}@h"))), 8});
+        let nodes: Vec<Term> = (0..4000).map(node).collect();
+        state.cast(&term!({new_nodes, (Atom::cut(A)), [], [], (Term::List(nodes)), []}));
+        introduced += state.acts().iter().filter(|act| matches!(act, Act::Introduce(_))).count();
+    }
+    assert_eq!((introduced, state.shared.known().len()), ((1 << 14) - 1, 1 << 14));
+    // Nor by what it says when two partitions become one.
+    let many: Vec<Term> = (0..100).map(|n| Term::Atom(Atom::cut(&format!("m{n}@h")))).collect();
+    let tag = meets(&mut state, B, 70);
+    let b = Atom::cut(B);
+    state.news(News::LockIsSet { node: b.clone(), tag, lock: term!({global, [l]}) });
+    state.cast(&term!({exchange, (b.clone()), [], [], (tag)}));
+    state.cast(&term!({resolved, (b.clone()), [], (Term::List(many)), unused, [], (tag)}));
+    state.acts();
+    state.news(News::Resolved { node: b, tag, ours: Vec::new(), theirs: Vec::new() });
+    assert!(!state.acts().iter().any(|act| matches!(act, Act::Introduce(_))));
+}
+
+/// Of those who are not connected the locker knows nobody, and hears nothing.
+#[test]
+fn the_locker_hears_of_connected_nodes_only() {
+    let mut state = state();
+    for number in 0..10 {
+        let node = format!("n{number}@h");
+        state.cast(&term!({exchange, (Atom::cut(&node)), [], [], 7}));
+        state.cast(&term!({lock_set, (pid(&node, 8)), true, []}));
+    }
+    assert!(state.acts().is_empty());
+}
+
+/// What waits for the locker while it is in the midst of something is bounded for each node.
+#[tokio::test]
+async fn a_locker_that_waits_keeps_little_of_each_node() {
+    let board = Switchboard::new();
+    let node = |name: &str, visibility| {
+        let builder = Node::builder(name).cookie(Cookie::new("secret")).visibility(visibility);
+        builder.carrier(Memory::new(&board)).start()
+    };
+    let me = node("me@h", Visibility::Hidden).await.unwrap();
+    let b = node(B, Visibility::VISIBLE).await.unwrap();
+    me.connect(B).await.unwrap();
+    let (mailbox, shared) = (me.mailbox().unwrap(), Arc::new(Shared::default()));
+    let ((orders, ordered), (news, mut told)) = (mpsc::channel(4096), mpsc::channel(4096));
+    let locker = Locker::new(Arc::clone(me.inner()), &mailbox, Arc::clone(&shared), news);
+    me.inner().run(mailbox, |mailbox| locker.run(mailbox, ordered));
+    let his = b.mailbox().unwrap().pid().clone();
+    let give = async |order: Order| {
+        let Some(turn) = shared.turns.enter(order.node()) else { return false };
+        orders.send((order, turn)).await.unwrap();
+        true
+    };
+    let set = || Order::LockSet { locker: his.clone(), set: true, tag: Some(1) };
+    let (my_tag, his_tag) = (1, term!(2));
+    let him = Him { node: Atom::cut(B), locker: his.clone(), version: 8, my_tag, his_tag };
+    assert!(give(Order::Meet(him)).await && give(set()).await);
+    assert!(matches!(told.recv().await, Some(News::LockIsSet { .. })));
+    // Both have locked; it waits for the end of that.
+    for _ in 0..256 {
+        assert!(give(set()).await);
+    }
+    while orders.capacity() < orders.max_capacity() {
+        tokio::task::yield_now().await;
+    }
+    assert!(!give(set()).await, "256 wait already");
+    let other = Order::LockSet { locker: pid(A, 1), set: true, tag: None };
+    assert!(give(other).await, "another node is heard");
 }

@@ -12,7 +12,7 @@ const GROWTH: usize = 64 * 1024;
 
 /// Cuts a byte stream into messages.
 ///
-/// Who reads puts bytes into [`Frames::space`] and then asks [`Frames::next`] until it gives `None`.
+/// Who reads puts bytes into [`Frames::space`] and then asks [`Frames::message`] until it gives `None`.
 #[derive(Debug)]
 pub struct Frames {
     buffer: BytesMut,
@@ -43,7 +43,7 @@ impl Frames {
     }
 
     /// The next message, without its length; `None`: more bytes are needed.
-    pub fn next(&mut self) -> Result<Option<Bytes>, FrameTooLong> {
+    pub fn message(&mut self) -> Result<Option<Bytes>, FrameTooLong> {
         let Some((size, prefix)) = self.announced() else { return Ok(None) };
         let limit = if self.handshake { HANDSHAKE_MAX } else { self.limit };
         if size > limit {
@@ -95,7 +95,7 @@ mod tests {
             let mut messages = Vec::new();
             for piece in bytes.chunks(piece) {
                 frames.space().extend_from_slice(piece);
-                while let Some(message) = frames.next().unwrap() {
+                while let Some(message) = frames.message().unwrap() {
                     messages.push(message.to_vec());
                     if messages.len() == 2 {
                         frames.shook();
@@ -110,13 +110,13 @@ mod tests {
     #[test]
     fn what_is_only_announced_takes_no_memory() {
         let mut frames = Frames::new(BytesMut::from(&[4, 0][..]), 1 << 30);
-        assert_eq!(frames.next(), Err(FrameTooLong { size: 1024, limit: HANDSHAKE_MAX }));
+        assert_eq!(frames.message(), Err(FrameTooLong { size: 1024, limit: HANDSHAKE_MAX }));
         let mut frames = Frames::new(BytesMut::from(&[0x40, 0, 0, 0, 1][..]), 1 << 30);
         frames.shook();
-        assert_eq!(frames.next(), Ok(None));
+        assert_eq!(frames.message(), Ok(None));
         assert!(frames.space().capacity() <= 2 * GROWTH);
         let mut frames = Frames::new(BytesMut::from(&[0x40, 0, 0, 1][..]), 1 << 30);
         frames.shook();
-        assert_eq!(frames.next(), Err(FrameTooLong { size: 0x4000_0001, limit: 0x4000_0000 }));
+        assert_eq!(frames.message(), Err(FrameTooLong { size: 0x4000_0001, limit: 0x4000_0000 }));
     }
 }

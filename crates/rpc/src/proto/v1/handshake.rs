@@ -70,28 +70,28 @@ impl Hello {
     }
 
     /// Reads a client's request; `block_size` and `key` are ours.
-    pub fn read_request(message: Bytes, block_size: u64, key: &[u8]) -> Result<Self, Refusal> {
+    pub fn read_request(message: &Bytes, block_size: u64, key: &[u8]) -> Result<Self, Refusal> {
         Self::read(message, command::HSK_REQ, block_size, key)
     }
 
     /// Reads a server's answer to the request with this number.
     pub fn read_answer(
-        mut message: Bytes,
+        message: &Bytes,
         hsk_ref: u64,
         block_size: u64,
         key: &[u8],
     ) -> Result<Self, AnswerError> {
         if message.first() == Some(&command::HSK_ERR) {
-            let text = message.split_off(1);
+            let text = message.get(1..).unwrap_or_default();
             // It goes into logs.
-            let text = String::from_utf8_lossy(&text).chars().take(256).collect();
+            let text = String::from_utf8_lossy(text).chars().take(256).collect();
             return Err(AnswerError::Refused(text));
         }
         let hello = Self::read(message, command::HSK_ACK, block_size, key)?;
         if hello.hsk_ref == hsk_ref { Ok(hello) } else { Err(Refusal::Reference.into()) }
     }
 
-    fn read(message: Bytes, wanted: u8, block_size: u64, key: &[u8]) -> Result<Self, Refusal> {
+    fn read(message: &Bytes, wanted: u8, block_size: u64, key: &[u8]) -> Result<Self, Refusal> {
         let mut rest = message.clone();
         match rest.byte() {
             Some(command) if command == wanted => {}
@@ -186,17 +186,17 @@ mod tests {
         let bytes = hello().request(b"").unwrap();
         assert_eq!(bytes[bytes.len() - 3..], [0x88, 0x6d, 0x11]);
         let message = bytes.slice(2..);
-        assert_eq!(Hello::read_request(message.clone(), 16384, b"").unwrap(), hello());
+        assert_eq!(Hello::read_request(&message, 16384, b"").unwrap(), hello());
         // With a zero in front it is refused, as by the Elixir package.
         let (head, digest) = message.split_at(message.len() - 3);
         let padded = Bytes::from([head, &[0], digest].concat());
-        assert_eq!(Hello::read_request(padded, 16384, b""), Err(Refusal::Digest));
+        assert_eq!(Hello::read_request(&padded, 16384, b""), Err(Refusal::Digest));
     }
 
     #[test]
     fn what_is_wrong_is_named_as_the_elixir_package_does() {
         let message = hello().request(b"key").unwrap().slice(2..);
-        let read = |message: Bytes, size, key: &[u8]| Hello::read_request(message, size, key);
+        let read = |message: Bytes, size, key: &[u8]| Hello::read_request(&message, size, key);
         assert_eq!(read(message.clone(), 16384, b"key").unwrap(), hello());
         assert_eq!(read(message.clone(), 8192, b"key"), Err(Refusal::Parameters));
         assert_eq!(read(message.clone(), 16384, b"Key"), Err(Refusal::Digest));
@@ -207,7 +207,7 @@ mod tests {
         }
         let answer = hello().acknowledgement(b"key").unwrap().slice(2..);
         assert_eq!(read(answer.clone(), 16384, b"key"), Err(Refusal::Reference));
-        let read = |message: Bytes, number| Hello::read_answer(message, number, 16384, b"key");
+        let read = |message: Bytes, number| Hello::read_answer(&message, number, 16384, b"key");
         assert_eq!(read(answer.clone(), 5).unwrap(), hello());
         assert_eq!(read(answer, 6), Err(AnswerError::Wrong(Refusal::Reference)));
         let refused = refuse(Refusal::Digest);
@@ -226,7 +226,7 @@ mod tests {
         };
         let bytes = longest.request(b"").unwrap();
         assert!(bytes.len() - 2 <= super::super::HANDSHAKE_MAX && bytes[0] < 4);
-        assert_eq!(Hello::read_request(bytes.slice(2..), 16384, b"").unwrap(), longest);
+        assert_eq!(Hello::read_request(&bytes.slice(2..), 16384, b"").unwrap(), longest);
         let error = Hello { svc_ref: "s".repeat(256), ..hello() }.request(b"").unwrap_err();
         assert_eq!(error, TextTooLong { name: "svc_ref", len: 256 });
     }

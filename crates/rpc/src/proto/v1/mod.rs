@@ -1,4 +1,4 @@
-//! The wire protocol of MeshxRpc, version 1, as the Elixir package `meshx_rpc` 0.1.1 speaks it.
+//! The wire protocol of `MeshxRpc`, version 1, as the Elixir package `meshx_rpc` 0.1.1 speaks it.
 //!
 //! Bytes go in, values and bytes come out: no socket, no clock, no task.
 //!

@@ -41,9 +41,9 @@ fn every_recorded_byte_is_read_and_written_again() {
             let message = Bytes::from(first[2..].to_vec());
             let block_size = u64::from_be_bytes(*message[15..].first_chunk().unwrap());
             let server_size = if name.starts_with("07") { 16384 } else { block_size };
-            let client = Hello::read_request(message.clone(), block_size, client_key).unwrap();
+            let client = Hello::read_request(&message, block_size, client_key).unwrap();
             assert_eq!(client.request(client_key).unwrap(), first[..]);
-            let refusal = match Hello::read_request(message, server_size, server_key) {
+            let refusal = match Hello::read_request(&message, server_size, server_key) {
                 Ok(_) => None,
                 Err(refusal) => Some(refusal),
             };
@@ -56,7 +56,7 @@ fn every_recorded_byte_is_read_and_written_again() {
                 other => panic!("{name}: {other:?}"),
             };
             let message = Bytes::from(answer[2..].to_vec());
-            let hello = Hello::read_answer(message, client.hsk_ref, block_size, server_key);
+            let hello = Hello::read_answer(&message, client.hsk_ref, block_size, server_key);
             let server = match (hello, refusal) {
                 (Ok(server), None) => server,
                 (Err(AnswerError::Refused(text)), Some(refusal)) => {
@@ -159,7 +159,7 @@ fn messages(bytes: &[u8]) -> Vec<Bytes> {
     let mut frames = Frames::new(BytesMut::from(bytes), LIMIT);
     frames.shook();
     let mut messages = Vec::new();
-    while let Some(message) = frames.next().unwrap() {
+    while let Some(message) = frames.message().unwrap() {
         messages.push(message);
     }
     assert_eq!(frames.held(), 0);
@@ -348,7 +348,7 @@ proptest! {
         let peer = message.get(10..14).map(Bytes::copy_from_slice).unwrap_or_default();
         _ = Requests::new(peer.clone(), checksums, 100).take(&message);
         _ = Answers::new(peer, checksums, 100, 0).take(&message);
-        _ = Hello::read_request(message.clone(), 16384, b"");
-        _ = Hello::read_answer(message, 0, 16384, b"");
+        _ = Hello::read_request(&message, 16384, b"");
+        _ = Hello::read_answer(&message, 0, 16384, b"");
     }
 }

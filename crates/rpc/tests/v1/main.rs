@@ -1,0 +1,11 @@
+//! Version 1 between our client, our server, recorded bytes of the Elixir package, and peers that mean
+//! no good.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod captures;
+mod casts;
+mod hostile;
+mod peer;
+mod replay;
+mod retries;
+mod together;

@@ -19,8 +19,8 @@ use crate::node::Inner;
 
 /// How long a node waits for the one that it was told to wait for (`nok`).
 const INCOMING: Duration = Duration::from_secs(7);
-/// How long a handshake that the peer began is waited for before this node dials itself: whoever says
-/// hello in its name can hold up nobody for longer.
+/// How long a handshake that the peer began is waited for before this node dials itself, or dials again:
+/// whoever says hello in its name can hold up nobody for longer.
 const COURTESY: Duration = Duration::from_secs(1);
 /// How long a peer that says hello while it is connected waits for the end of that connection, which
 /// may be on its way: a C node gives up when it is told `alive`.
@@ -64,32 +64,51 @@ pub(crate) async fn dial(node: &Arc<Inner>, to: &Atom) -> Dialled {
     }
 }
 
-/// Dials, unless a handshake that the peer began at the same time counts instead.
+/// Dials, unless a handshake that the peer began at the same time counts instead. Anybody can begin one in
+/// its name, again and again: if nothing came of it in a moment, that is believed of nobody any more but
+/// of who answers at the peer's address.
 async fn attempts(node: &Arc<Inner>, to: &Atom, attempt: &Attempt) -> Dialled {
     let mut again = 0;
+    let mut firm = false;
     loop {
         let superseded = attempt.superseded();
-        let begun = tokio::select! {
+        let (begun, limit) = tokio::select! {
             biased;
-            () = superseded.cancelled() => true,
+            () = superseded.cancelled(), if !firm => (true, COURTESY),
             () = node.stop.cancelled() => return Err(ConnectError::Stopping),
+            connection = connected(node, to), if firm => return Ok(connection),
             done = try_all(node, to) => match done {
                 // It begins, or has begun, a handshake.
-                Err(ConnectError::Handshake { reason: Failure::Refused(Status::Nok), .. }) => false,
+                Err(ConnectError::Handshake { reason: Failure::Refused(Status::Nok), .. }) => {
+                    (false, INCOMING)
+                }
                 // It was connected meanwhile.
-                Err(ConnectError::Handshake { reason: Failure::Refused(Status::Alive), .. }) => true,
+                Err(ConnectError::Handshake { reason: Failure::Refused(Status::Alive), .. }) => {
+                    (true, INCOMING)
+                }
                 done => return done,
             },
         };
-        let timeout = ConnectError::Timeout { node: to.clone(), limit: INCOMING };
-        match tokio::time::timeout(INCOMING, incoming(node, to, begun)).await {
+        let timeout = ConnectError::Timeout { node: to.clone(), limit };
+        match tokio::time::timeout(limit, incoming(node, to, begun)).await {
             Ok(Some(connection)) => return Ok(connection),
-            Ok(None) if again < AGAIN => {
-                again += 1;
-                attempt.again();
-            }
+            Err(_) if limit == COURTESY => {}
+            Ok(None) if again < AGAIN => again += 1,
             _ => return Err(timeout),
         }
+        firm = true;
+        attempt.again();
+    }
+}
+
+/// Waits for a connection to the peer, whoever makes it.
+async fn connected(node: &Arc<Inner>, to: &Atom) -> Arc<Connection> {
+    loop {
+        let changed = node.peers.changed();
+        if let Awaited::Up(connection) = node.peers.awaited(to) {
+            return connection;
+        }
+        changed.await;
     }
 }
 

@@ -1,10 +1,11 @@
 //! Two nodes find each other: at once, again and again, under one name, while one of them stops.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use meshx_dist::handshake::{Framing, Initiator, Local};
-use meshx_node::carrier::{Memory, Switchboard};
+use meshx_node::carrier::{Carried, Memory, Myself, Publication, Resolve, Switchboard, Tcp};
 use meshx_node::{ConnectError, Cookie, Flags, Node, NodeEvent, Signal, StartError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -326,6 +327,47 @@ async fn a_hello_in_the_name_of_another_holds_up_nobody() {
     assert!(liar.connect(address(&a), a.name()).await.is_none());
     a.connect(b.name()).await.unwrap();
     talk(&a, &b).await;
+}
+
+/// Nor does who says it again and again, while the node is being dialled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hellos_in_the_name_of_another_do_not_take_the_place_of_its_own() {
+    let known = Known::default();
+    let b = builder("b").carrier(known.tcp()).start().await.unwrap();
+    known.add(&b);
+    let a = builder("a").carrier(Tcp::loopback(Slow(known.clone()))).start().await.unwrap();
+    let to = address(&a);
+    let liar = tokio::spawn(async move {
+        let hello = raw::short_frame(&hello(&Claim::of("b")));
+        let mut half = Vec::new();
+        loop {
+            let mut stream = dial(to).await;
+            AsyncWriteExt::write_all(&mut stream, &hello).await.unwrap();
+            half.push(stream);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let begun = Instant::now();
+    a.connect(b.name()).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    talk(&a, &b).await;
+    liar.abort();
+}
+
+/// Knows addresses, after a while.
+struct Slow(Known);
+
+impl Resolve for Slow {
+    fn resolve<'a>(&'a self, node: &'a str) -> Carried<'a, Vec<SocketAddr>> {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            self.0.resolve(node).await
+        })
+    }
+
+    fn publish<'a>(&'a self, me: &'a Myself, at: SocketAddr) -> Carried<'a, Publication> {
+        self.0.publish(me, at)
+    }
 }
 
 fn hello(claim: &Claim) -> Vec<u8> {

@@ -160,7 +160,7 @@ impl<'n> Incoming<'n> {
             Control::Demonitor { reference, .. } => {
                 let process = connection.demonitored(&reference);
                 if let Some(cell) = process.and_then(|id| node.processes.numbered(id)) {
-                    cell.unwatched_by(&reference);
+                    cell.unwatched_by(&reference, via);
                 }
             }
             Control::Down { to, reference, .. } => {

@@ -89,7 +89,7 @@ impl Inner {
             Target::Name(name) => self.processes.named(name),
         };
         if let Some(cell) = cell {
-            cell.unwatched_by(&reference);
+            cell.unwatched_by(&reference, via);
         }
     }
 

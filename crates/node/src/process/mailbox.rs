@@ -432,7 +432,7 @@ impl Inner {
             match other {
                 None => cell.watched_ended(&reference, None, term!(noproc)),
                 // Its farewell may have gone before the monitor.
-                Some(other) if cell.ended.is_cancelled() => other.unwatched_by(&reference),
+                Some(other) if cell.ended.is_cancelled() => other.unwatched_by(&reference, None),
                 Some(_) => {}
             }
             return;

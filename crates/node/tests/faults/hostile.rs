@@ -318,6 +318,34 @@ async fn odd_but_right() {
     victim.is_well().await;
 }
 
+/// A peer uses the references of others for its own monitors: theirs stay, and fire.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_monitor_is_ended_by_its_own_node_only() {
+    let victim = Victim::new(|it| it).await;
+    let mut stream = victim.enemy().await;
+    let watched = victim.node.mailbox().unwrap();
+    let (mut here, mut there) = (victim.node.mailbox().unwrap(), victim.good.mailbox().unwrap());
+    let references = [here.monitor(watched.pid()).await, there.monitor(watched.pid()).await];
+    there.send(watched.pid(), "behind the monitor").await.unwrap();
+    until("it is watched", || watched.queue_len() == 1).await;
+    let (from, to) = (enemy, || watched.pid().clone());
+    let mut bytes = Vec::new();
+    for reference in &references {
+        for operation in [19, 20] {
+            let control = term!({ (operation), (from()), (to()), (reference.clone()) });
+            bytes.extend(message(&bare(&control), &[]));
+        }
+    }
+    bytes.extend(message(&bare(&term!({ 22, (from()), (to()) })), &bare(&term!(x))));
+    stream.write_all(&bytes).await.unwrap();
+    until("all is read", || watched.queue_len() == 2).await;
+    watched.end(term!(done));
+    for (mailbox, reference) in [&mut here, &mut there].into_iter().zip(references) {
+        let Signal::Down(down) = next(mailbox).await else { panic!() };
+        assert_eq!((down.reference, down.reason), (reference, term!(done)));
+    }
+}
+
 /// Whatever a peer says of who sends, it is one of its own processes, or nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_in_the_name_of_another_are_from_nobody() {

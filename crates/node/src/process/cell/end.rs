@@ -64,7 +64,7 @@ impl Cell {
             name: before.name,
             reason,
             links: links.map(|(pid, link)| (pid, link.via)).collect(),
-            watchers: before.watchers.into_iter().collect(),
+            watchers: before.watchers.into_values().flatten().collect(),
             watched: watched.map(|(of, watch)| (of, watch.target, watch.node, watch.via)).collect(),
         })
     }
@@ -73,7 +73,7 @@ impl Cell {
     pub(crate) fn lost(&self, connection: u64) -> Vec<Farewell> {
         let via = Some(connection);
         let mut state = self.state();
-        state.watchers.retain(|_, watcher| watcher.via != via);
+        state.watchers.remove(&via);
         let links: Vec<(Pid, bool)> = state
             .links
             .extract_if(|_, link| link.via == via)

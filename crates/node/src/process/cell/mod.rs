@@ -51,7 +51,8 @@ struct State {
     name: Option<Atom>,
     links: HashMap<Pid, Link>,
     watching: HashMap<Reference, Watch>,
-    watchers: HashMap<Reference, Watcher>,
+    /// By where they come from: a peer chooses its references itself, and may choose those of others.
+    watchers: HashMap<Via, HashMap<Reference, Watcher>>,
     spawning: HashMap<Reference, Spawning>,
     aliases: HashSet<Reference>,
     callers: HashMap<Reference, oneshot::Sender<Reply>>,

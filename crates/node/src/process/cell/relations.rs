@@ -1,5 +1,7 @@
 //! Links and monitors.
 
+use std::collections::HashMap;
+
 use meshx_dist::control::Target;
 use meshx_etf::{Atom, Pid, Reference, Term};
 
@@ -147,12 +149,16 @@ impl Cell {
         if state.ended.is_some() {
             return false;
         }
-        state.watchers.insert(reference, watcher);
+        state.watchers.entry(watcher.via).or_default().insert(reference, watcher);
         true
     }
 
-    pub(crate) fn unwatched_by(&self, reference: &Reference) {
-        self.state().watchers.remove(reference);
+    pub(crate) fn unwatched_by(&self, reference: &Reference, via: Via) {
+        let mut state = self.state();
+        let watcher = state.watchers.get_mut(&via).and_then(|all| all.remove(reference));
+        // Not under the lock: somebody may be told of it.
+        drop(state);
+        drop(watcher);
     }
 
     /// Takes out the monitor that a process set up for its call: that of `reference`, or, if the call
@@ -163,19 +169,25 @@ impl Cell {
         reference: Option<&Reference>,
     ) -> Option<(Reference, Watcher)> {
         let mut state = self.state();
-        let named = reference.filter(|it| state.watchers.get(it).is_some_and(|it| it.pid == *pid));
-        let found = named.cloned().or_else(|| {
-            let mut all = state.watchers.iter().filter(|(_, watcher)| watcher.pid == *pid);
-            let first = all.next().map(|(reference, _)| reference.clone());
+        let named = reference.and_then(|reference| {
+            let mut all = state.watchers.iter();
+            let of =
+                |all: &HashMap<_, Watcher>| all.get(reference).is_some_and(|it| it.pid == *pid);
+            all.find(|(_, all)| of(all)).map(|(via, _)| (*via, reference.clone()))
+        });
+        let (via, found) = named.or_else(|| {
+            let all = state.watchers.values().flatten();
+            let mut all = all.filter(|(_, watcher)| watcher.pid == *pid);
+            let first = all.next().map(|(reference, watcher)| (watcher.via, reference.clone()));
             first.filter(|_| all.next().is_none())
         })?;
-        state.watchers.remove_entry(&found)
+        state.watchers.get_mut(&via)?.remove_entry(&found)
     }
 
     /// How many watch us.
     #[cfg(test)]
     pub(crate) fn watcher_count(&self) -> usize {
-        self.state().watchers.len()
+        self.state().watchers.values().map(HashMap::len).sum()
     }
 
     /// How many we watch, answers we wait for, aliases we have.

@@ -1,5 +1,8 @@
 //! Calls as spans of `OpenTelemetry`.
 
+#[cfg(feature = "otlp")]
+mod export;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +17,8 @@ use super::{Called, Event, Observe, Side};
 use crate::trace::TraceParent;
 
 /// Keeps the calls of sampled traces as spans, and gives them away in OTLP's JSON encoding
-/// (OTLP 1.9, "JSON Protobuf Encoding"). To be posted to a collector, `http://…:4318/v1/traces`, as
-/// `application/json`; who does that is none of this type's business.
+/// (OTLP 1.9, "JSON Protobuf Encoding"). They are to be posted to a collector, `http://…:4318/v1/traces`,
+/// as `application/json`: with the feature `otlp`, `export` does that.
 ///
 /// Only calls with a `trace` that is sampled are kept ([`TraceParent`](crate::TraceParent)). Names are
 /// those of the semantic conventions for RPC: `rpc.system.name` (and `rpc.system`, as it was called
@@ -92,22 +95,28 @@ impl Spans {
 
     /// Takes the oldest spans, as the body of one request; `None` if there are none.
     pub fn take(&self) -> Option<String> {
+        self.take_counted().map(|(body, _)| body)
+    }
+
+    /// The same, with the number of spans.
+    fn take_counted(&self) -> Option<(String, usize)> {
         let spans: Vec<Span> = {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             let most = kept.len().min(Self::TAKEN);
             kept.drain(..most).collect()
         };
-        if spans.is_empty() {
+        let count = spans.len();
+        if count == 0 {
             return None;
         }
         let resource = json!({ "attributes": [text("service.name", self.service.as_str())] });
         let scope = json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") });
         let scoped = json!([{ "scope": scope, "spans": spans }]);
         let body = json!({ "resourceSpans": [{ "resource": resource, "scopeSpans": scoped }] });
-        Some(body.to_string())
+        Some((body.to_string(), count))
     }
 
-    /// How many were dropped because nobody took those before.
+    /// How many were dropped: nobody took those before, or the collector did not.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }

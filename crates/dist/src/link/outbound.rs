@@ -122,9 +122,14 @@ impl Outbox {
     pub fn is_busy(&self, sender: u64, large: bool, limit: usize) -> bool {
         let own = self.large.iter().find(|large| large.sender == sender);
         let behind = |large: &Large| large.behind.iter().map(Draft::len).sum::<usize>();
-        self.ready_bytes > limit
+        self.is_full(limit)
             || (large && self.large.len() >= LARGE_AT_ONCE)
             || own.is_some_and(|large| large.bytes.saturating_add(behind(large)) > limit)
+    }
+
+    /// Whether every sender should wait: more than `limit` bytes wait that are not part of large messages.
+    pub fn is_full(&self, limit: usize) -> bool {
+        self.ready_bytes > limit
     }
 
     /// Whether this message goes out in fragments.

@@ -51,6 +51,8 @@ pub(crate) struct Connection {
     pub(crate) offered: Flags,
     pub(crate) since: Instant,
     out: Mutex<Out>,
+    /// Every sender is to wait, to be asked before a message is encoded.
+    is_full: AtomicBool,
     /// Something is to be written.
     work: Notify,
     /// There is room again for who waited.
@@ -158,6 +160,7 @@ impl Connection {
                 messages: 0,
                 closed: false,
             }),
+            is_full: AtomicBool::new(false),
             work: Notify::new(),
             room: Notify::new(),
             closing: CancellationToken::new(),
@@ -247,6 +250,9 @@ impl Connection {
         turn: Turn,
         write: impl FnOnce(&mut Draft) -> Result<(), TypedError>,
     ) -> Result<(), Unsent> {
+        if turn == Turn::Room && self.is_full.load(Ordering::Relaxed) && !self.is_closing() {
+            return Err(Unsent::Busy { node: self.name().clone(), large: false });
+        }
         DRAFT.with_borrow_mut(|draft| {
             draft.clear(meshx_dist::link::form(self.flags));
             write(draft).map_err(Unsent::Encode)?;
@@ -272,6 +278,9 @@ impl Connection {
             }
             out.outbox.push(sender, draft);
             out.messages = out.messages.saturating_add(1);
+            if out.outbox.is_full(BUSY) {
+                self.is_full.store(true, Ordering::Relaxed);
+            }
             drop(out);
             if idle {
                 self.work.notify_one();
@@ -369,6 +378,7 @@ impl Connection {
         let mut out = lock(&self.out);
         let messages = std::mem::take(&mut out.messages);
         out.outbox.take(batch);
+        self.is_full.store(false, Ordering::Relaxed);
         out.writing = batch.has_remaining();
         // Whatever it was that could be written: the peer takes something. What else there is waits for
         // room, and is little.

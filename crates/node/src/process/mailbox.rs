@@ -158,20 +158,32 @@ impl Mailbox {
 
     async fn send_content(&self, to: To, content: &(dyn Content + Sync)) -> Result<(), SendError> {
         match self.send_by_route(&to, content) {
-            Some(Err(Unsent::Busy { .. })) | None => self.node.send(self.pid(), to, content).await,
-            Some(done) => Ok(done?),
+            Some(Ok(())) => Ok(()),
+            Some(Err((connection, Unsent::Busy { large, .. }))) => {
+                self.node.deliver_later(&connection, self.pid(), &to, content, large).await
+            }
+            Some(Err((_, unsent))) => Err(unsent.into()),
+            None => self.node.send(self.pid(), to, content).await,
         }
     }
 
-    /// Sends at once by the connection to where that is, if there is one.
-    fn send_by_route(&self, to: &To, content: &dyn Content) -> Option<Result<(), Unsent>> {
+    /// Sends at once by the connection to where that is, if there is one; it is given if that did not
+    /// work.
+    fn send_by_route(
+        &self,
+        to: &To,
+        content: &dyn Content,
+    ) -> Option<Result<(), (Arc<Connection>, Unsent)>> {
         let node = to.node()?;
         let mut route = self.route.lock().unwrap_or_else(PoisonError::into_inner);
         let last = route.as_ref().filter(|it| it.name() == node && !it.is_closing());
         if last.is_none() {
             *route = Some(self.node.peers.up_to(node)?);
         }
-        route.as_ref().map(|connection| connection.deliver_now(self.pid(), to, content))
+        route.as_ref().map(|connection| {
+            let sent = connection.deliver_now(self.pid(), to, content);
+            sent.map_err(|unsent| (Arc::clone(connection), unsent))
+        })
     }
 
     /// As [`Mailbox::send`], at once: an error if the node is not connected or busy.
@@ -278,8 +290,7 @@ impl Inner {
         self.deliver(from, &to, content)
     }
 
-    /// Sends to a process of a peer when there is room. Meanwhile the sender's own mailbox holds nobody
-    /// back.
+    /// Sends to a process of a peer when there is room.
     async fn deliver_by(
         &self,
         connection: &Connection,
@@ -289,12 +300,24 @@ impl Inner {
     ) -> Result<(), SendError> {
         match connection.deliver_now(from, to, content) {
             Err(Unsent::Busy { large, .. }) => {
-                let cell = self.processes.get(from);
-                let _waits = cell.as_ref().map(|cell| cell.sending());
-                connection.deliver(from, to, content, large).await
+                self.deliver_later(connection, from, to, content, large).await
             }
             done => Ok(done?),
         }
+    }
+
+    /// Sends when there is room, which there was not. Meanwhile the sender's own mailbox holds nobody back.
+    async fn deliver_later(
+        &self,
+        connection: &Connection,
+        from: &Pid,
+        to: &To,
+        content: &(dyn Content + Sync),
+        large: bool,
+    ) -> Result<(), SendError> {
+        let cell = self.processes.get(from);
+        let _waits = cell.as_ref().map(|cell| cell.sending());
+        connection.deliver(from, to, content, large).await
     }
 
     /// Sends an answer; to the pid of who asked where aliases were not negotiated. Whoever asked over

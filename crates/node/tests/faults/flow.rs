@@ -1,13 +1,15 @@
 //! Senders that are faster than receivers.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use meshx_node::carrier::Switchboard;
 use meshx_node::etf::{Term, term};
 use meshx_node::{CallError, Down, Signal};
 
-use crate::raw::Claim;
-use crate::{Known, LIMIT, MEMORY, address, builder, next, on, until};
+use crate::raw::{Claim, is_closed};
+use crate::{Known, LIMIT, MEMORY, NOTHING, address, builder, next, on, until};
 
 /// How many messages.
 const COUNT: usize = 10_000;
@@ -229,6 +231,38 @@ async fn a_frozen_peer_costs_nobody_else() {
         drop(tokio::time::timeout(LIMIT, sender).await.expect("it is told"));
     }
     drop(frozen);
+}
+
+/// Counts how often it is encoded.
+struct Counted(Arc<AtomicUsize>);
+
+impl serde::Serialize for Counted {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        to.serialize_u8(1)
+    }
+}
+
+/// What cannot be sent yet costs nothing meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_room_encodes_his_message_when_there_is() {
+    let _memory = MEMORY.read().await;
+    let known = Known::default();
+    let a = builder("a").carrier(known.tcp()).start().await.unwrap();
+    let mut frozen = Claim::of("frozen").connect(address(&a), a.name()).await.unwrap();
+    until("it is there", || a.peers().len() == 1).await;
+    let to = ("x", "frozen@127.0.0.1");
+    let filler = a.mailbox().unwrap();
+    while tokio::time::timeout(NOTHING, filler.send(to, &vec![0_u8; 4096])).await.is_ok() {}
+    let (late, count) = (a.mailbox().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counted = Counted(Arc::clone(&count));
+    let sending = tokio::spawn(async move { late.send(to, &counted).await });
+    tokio::time::sleep(NOTHING).await;
+    assert_eq!((count.load(Ordering::Relaxed), sending.is_finished()), (0, false));
+    let reading = tokio::spawn(async move { is_closed(&mut frozen, LIMIT).await });
+    sending.await.unwrap().unwrap();
+    assert_eq!(count.load(Ordering::Relaxed), 1);
+    reading.abort();
 }
 
 /// Exits and the like do not wait; but there is an end to what gathers.

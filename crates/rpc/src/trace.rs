@@ -62,9 +62,8 @@ impl TraceParent {
 
     /// A trace that begins here. Random, and for names only: it keeps no secret.
     pub fn root(sampled: bool) -> Self {
-        let (high, low) = (random(), random());
-        let id = (u128::from(high) << 64) | u128::from(low);
-        Self { trace_id: id.max(1).to_be_bytes(), span_id: span(), above: None, sampled }
+        let numbers = Numbers::get();
+        Self { trace_id: numbers.trace(), span_id: numbers.span(), above: None, sampled }
     }
 
     /// One whose parts are known; `None` if one of them is zero.
@@ -76,7 +75,7 @@ impl TraceParent {
     /// The next place of the same trace, below this one.
     #[must_use]
     pub fn child(&self) -> Self {
-        Self { span_id: span(), above: Some(self.span_id), ..*self }
+        Self { span_id: Numbers::get().span(), above: Some(self.span_id), ..*self }
     }
 
     /// That of these pairs, if there is exactly one and it is well-formed.
@@ -179,24 +178,45 @@ fn digit(byte: u8) -> Result<u8, TraceParentError> {
     }
 }
 
-fn random() -> u64 {
-    (u64::from(meshx_rt::random::u32()) << 32) | u64::from(meshx_rt::random::u32())
+/// Numbers of which none comes twice in this process. The kernel is asked once, as a call must not cost
+/// system calls; what follows is a walk over all numbers in mixed order (`SplitMix64`).
+struct Numbers {
+    next: AtomicU64,
+    /// What tells traces of two processes apart even if their walks cross.
+    salt: u64,
 }
 
-/// A span that no other of this process has. The kernel is asked once; what follows is a walk over
-/// all numbers in mixed order (`SplitMix64`), as a call must not cost two system calls.
-fn span() -> [u8; 8] {
-    static NEXT: OnceLock<AtomicU64> = OnceLock::new();
-    let next = NEXT.get_or_init(|| AtomicU64::new(random()));
-    loop {
-        let mut mixed = next.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        if mixed != 0 {
-            return mixed.to_be_bytes();
+impl Numbers {
+    fn get() -> &'static Self {
+        static NUMBERS: OnceLock<Numbers> = OnceLock::new();
+        NUMBERS.get_or_init(|| Self { next: AtomicU64::new(random()), salt: random() })
+    }
+
+    fn trace(&self) -> [u8; 16] {
+        let id = (u128::from(self.step() ^ self.salt) << 64) | u128::from(self.step());
+        id.to_be_bytes()
+    }
+
+    fn span(&self) -> [u8; 8] {
+        self.step().to_be_bytes()
+    }
+
+    /// The next number, never zero.
+    fn step(&self) -> u64 {
+        loop {
+            let mut mixed = self.next.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^= mixed >> 31;
+            if mixed != 0 {
+                return mixed;
+            }
         }
     }
+}
+
+fn random() -> u64 {
+    (u64::from(meshx_rt::random::u32()) << 32) | u64::from(meshx_rt::random::u32())
 }
 
 #[cfg(test)]
@@ -298,7 +318,12 @@ mod tests {
             assert_eq!((root.above(), child.above()), (None, Some(root.span_id())));
             assert!(seen.insert(child.span_id()));
         }
-        assert_ne!(TraceParent::root(true).trace_id(), root.trace_id());
+        let roots: HashSet<_> = (0..10_000).map(|_| TraceParent::root(true).trace_id()).collect();
+        assert_eq!(roots.len(), 10_000);
+        // All bits of them change.
+        let ors = roots.iter().fold(0, |all, id| all | u128::from_be_bytes(*id));
+        let ands = roots.iter().fold(u128::MAX, |all, id| all & u128::from_be_bytes(*id));
+        assert_eq!((ors, ands), (u128::MAX, 0));
     }
 
     #[test]

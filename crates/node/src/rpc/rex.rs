@@ -32,6 +32,15 @@ pub(crate) async fn serve(node: Arc<Inner>, mut mailbox: Mailbox) {
 /// A call, to its end.
 type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// What a call takes that is made.
+#[derive(Debug)]
+struct Room {
+    caller: Pid,
+    place: Place,
+    /// Of the process in which it runs.
+    mailbox: Mailbox,
+}
+
 /// Whom a call is answered, and how.
 #[derive(Debug)]
 enum Client {
@@ -69,12 +78,9 @@ fn take(
                 }
                 Some(Request::BlockCall(function)) => {
                     let client = Client::Server(from);
-                    match place(node, message.from) {
+                    match Room::of(node, message.from) {
                         // It takes them until this process ends.
-                        Some((place, caller)) => {
-                            let job = job(node, place, caller, client, function);
-                            drop(blocking.send(Box::pin(job)));
-                        }
+                        Some(room) => drop(blocking.send(Box::pin(job(room, client, function)))),
                         None => refuse(node, mailbox, client),
                     }
                 }
@@ -170,20 +176,23 @@ fn start(
     client: Client,
     function: Vec<Term>,
 ) {
-    match place(node, caller) {
-        Some((place, caller)) => drop(node.tasks.spawn(job(node, place, caller, client, function))),
+    match Room::of(node, caller) {
+        Some(room) => drop(node.tasks.spawn(job(room, client, function))),
         None => refuse(node, mailbox, client),
     }
 }
 
-/// Room for a call, of a node that is there. What the message says of its sender does not count: whoever
-/// calls in the name of another has no room.
-fn place(node: &Arc<Inner>, caller: Option<Pid>) -> Option<(Place, Pid)> {
-    let caller = caller?;
-    let peer = caller.node.name();
-    let is_there = peer == node.id.name() || node.peers.up_to(peer).is_some();
-    let place = is_there.then(|| node.place(peer)).flatten()?;
-    Some((place, caller))
+impl Room {
+    /// For a call of a node that is there. What the message says of its sender does not count: whoever
+    /// calls in the name of another has no room.
+    fn of(node: &Arc<Inner>, caller: Option<Pid>) -> Option<Self> {
+        let caller = caller?;
+        let peer = caller.node.name();
+        let is_there = peer == node.id.name() || node.peers.up_to(peer).is_some();
+        let place = is_there.then(|| node.place(peer)).flatten()?;
+        let mailbox = Node::of(Arc::clone(node)).mailbox().ok()?;
+        Some(Self { caller, place, mailbox })
+    }
 }
 
 /// At once, and without a process: many may be refused.
@@ -206,34 +215,24 @@ impl Client {
 
 /// Runs a call in a process of its own, and answers. A client whose connection is lost waits no more;
 /// that it ended on a node that lives is not noticed, as C nodes cannot be watched.
-fn job(
-    node: &Arc<Inner>,
-    place: Place,
-    caller: Pid,
-    client: Client,
-    function: Vec<Term>,
-) -> impl Future<Output = ()> + Send + use<> {
-    let inner = Arc::clone(node);
-    let mailbox = Node::of(Arc::clone(node)).mailbox();
-    async move {
-        let Ok(mailbox) = mailbox else { return };
-        let lost = async {
-            match inner.peers.up_to(caller.node.name()) {
-                Some(connection) if !matches!(client, Client::Nobody) => connection.closed().await,
-                _ => std::future::pending().await,
-            }
-        };
-        let cell = mailbox.cell();
-        let outcome = tokio::select! {
-            biased;
-            // Somebody else ended it.
-            () = cell.ended.cancelled() => Outcome::Exit(cell.ended_with().unwrap_or_else(Term::nil)),
-            () = lost => return,
-            outcome = inner.apply(Some(&place), function, &caller, mailbox.pid()) => outcome,
-        };
-        let Some((to, answer)) = client.answer(outcome) else { return };
-        if let Err(error) = inner.send_back(mailbox.pid(), &to, &caller, &answer).await {
-            tracing::debug!(%error, "the result of a call was lost");
+async fn job(room: Room, client: Client, function: Vec<Term>) {
+    let Room { caller, place, mailbox } = room;
+    let (node, cell) = (mailbox.inner(), mailbox.cell());
+    let lost = async {
+        match node.peers.up_to(caller.node.name()) {
+            Some(connection) if !matches!(client, Client::Nobody) => connection.closed().await,
+            _ => std::future::pending().await,
         }
+    };
+    let outcome = tokio::select! {
+        biased;
+        // Somebody else ended it.
+        () = cell.ended.cancelled() => Outcome::Exit(cell.ended_with().unwrap_or_else(Term::nil)),
+        () = lost => return,
+        outcome = node.apply(Some(&place), function, &caller, mailbox.pid()) => outcome,
+    };
+    let Some((to, answer)) = client.answer(outcome) else { return };
+    if let Err(error) = node.send_back(mailbox.pid(), &to, &caller, &answer).await {
+        tracing::debug!(%error, "the result of a call was lost");
     }
 }

@@ -79,6 +79,25 @@ async fn a_process_that_is_not_wanted_any_more_when_it_is_there_is_not_watched()
     assert_eq!((cell.expecting(), cell.spawning_count()), ((0, 0, 0), 0));
 }
 
+/// As many processes as there can be: who calls is told, and not left to wait.
+#[tokio::test]
+async fn a_call_without_a_process_to_run_in_is_refused() {
+    let (client, server) = pair().await;
+    let rex = ("rex", "server@mem");
+    for (kind, full) in
+        [("call", false), ("block_call", false), ("call", true), ("block_call", true)]
+    {
+        if full {
+            server.inner().processes.fill();
+        }
+        let request = term!({ (Term::atom(kind)), rust, echo, [7], user });
+        let answer: Term = client.call(rex, &request, LIMIT).await.unwrap();
+        let refused = term!({badrpc, {atom "EXIT", system_limit}});
+        assert_eq!(answer, if full { refused } else { term!(7) }, "{kind}");
+    }
+    until(|| is_idle(&server)).await;
+}
+
 /// The answer finds a process that has ended just now, and is still among those that live.
 #[tokio::test]
 async fn a_process_whose_asker_ends_when_it_is_there_does_not_live_on() {

@@ -24,6 +24,10 @@ const UNUSED: Duration = Duration::from_mins(1);
 const READY: Duration = Duration::from_secs(10);
 /// The longest time to reach the sidecar, which is in this process.
 const DIAL: Duration = Duration::from_secs(5);
+/// The longest time until dials that the node has given up let go of the service, and how often that is
+/// looked at.
+const RELEASED: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// A connection ended for the reason that the mesh gives if that is no older.
 const RECENT: Duration = Duration::from_secs(2);
 
@@ -31,8 +35,8 @@ const RECENT: Duration = Duration::from_secs(2);
 ///
 /// The node is a service of its own name, and dials others as services of theirs; stock VMs under
 /// `meshx exec` are such services, too, and find this node by its name. The sidecars encrypt, prove who
-/// is who (the name in the handshake must be the one in the certificate), and enforce intentions: what
-/// is denied is refused, and cut while it lives. Only loopback carries plain text.
+/// is who (the name in the handshake must be the one in the certificate, and nobody is given another), and
+/// enforce intentions: what is denied is refused, and cut while it lives. Only loopback carries plain text.
 ///
 /// An upstream is opened with the first dial to a node, and closed a minute after the last one.
 ///
@@ -111,6 +115,11 @@ impl<M: ServiceMesh + 'static> Carrier for Mesh<M> {
         "mesh"
     }
 
+    /// The sidecar looks at each hello, and leaves it to the node to give no names.
+    fn proves_names(&self) -> bool {
+        true
+    }
+
     fn listen<'a>(&'a self, me: &'a Myself) -> Carried<'a, Box<dyn Listen>> {
         Box::pin(async move {
             let name: ServiceName = me.name.parse().map_err(io::Error::other)?;
@@ -149,11 +158,20 @@ impl<M: ServiceMesh + 'static> Carrier for Mesh<M> {
     fn stop(&self) -> Carried<'_, ()> {
         Box::pin(async move {
             lock(&self.0.upstreams).open.clear();
-            let running = lock(&self.0.running).take();
-            match running.and_then(Arc::into_inner) {
-                Some(running) => self.0.mesh.stop(running).await.map_err(io::Error::other),
-                None => Ok(()),
-            }
+            let Some(mut running) = lock(&self.0.running).take() else { return Ok(()) };
+            let until = Instant::now() + RELEASED;
+            let running = loop {
+                match Arc::try_unwrap(running) {
+                    Ok(running) => break running,
+                    Err(_) if Instant::now() >= until => {
+                        let held = "a dial still has the service: it stays until its lease is over";
+                        return Err(io::Error::new(io::ErrorKind::TimedOut, held));
+                    }
+                    Err(shared) => running = shared,
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            };
+            self.0.mesh.stop(running).await.map_err(io::Error::other)
         })
     }
 }

@@ -34,7 +34,8 @@ pub type WriteHalf = Box<dyn AsyncWrite + Send + Unpin>;
 ///
 /// It finds a node by its name and gives a stream of bytes to it; what travels on that stream is not
 /// its business. A carrier that knows for sure who is at the other end, by a certificate, say,
-/// says so in [`Stream::identity`]; then nobody else is let in under that name.
+/// says so in [`Stream::identity`]; then nobody is let in there under another name. One that lets no
+/// hello pass but in the name that was proved says so in [`Carrier::proves_names`].
 pub trait Carrier: Send + Sync + 'static {
     /// What it is called in errors and logs.
     fn name(&self) -> &str;
@@ -42,6 +43,12 @@ pub trait Carrier: Send + Sync + 'static {
     /// How the handshake is framed on it.
     fn framing(&self) -> Framing {
         Framing::U16
+    }
+
+    /// Whether everybody who gets through has proved the name that he says. Then nobody is given one
+    /// (`NAME_ME`): who asks for one has another already.
+    fn proves_names(&self) -> bool {
+        false
     }
 
     /// Listens for others, and makes known that `me` is here. Called once, when the node starts.

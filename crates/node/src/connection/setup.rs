@@ -309,7 +309,9 @@ async fn answer(
         let mut result = acceptor.received(&bytes, &mut out);
         if let Ok(Accepted::Hello(hello)) = &result {
             let dynamic = hello.flags.contains(Flags::NAME_ME);
-            let status = if dynamic {
+            let status = if dynamic && carrier.proves_names() {
+                Status::NotAllowed
+            } else if dynamic {
                 node.name_for(&hello.name, stream.identity.as_deref())
             } else {
                 peer = Atom::new(&hello.name).unwrap_or(peer);

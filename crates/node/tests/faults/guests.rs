@@ -15,18 +15,24 @@ struct Counting {
     pipes: Memory,
     dials: Arc<AtomicUsize>,
     identity: Option<String>,
+    proves_names: bool,
 }
 
 impl Counting {
     fn new(board: &Switchboard) -> (Self, Arc<AtomicUsize>) {
         let dials = Arc::new(AtomicUsize::new(0));
-        (Self { pipes: Memory::new(board), dials: Arc::clone(&dials), identity: None }, dials)
+        let (pipes, counted) = (Memory::new(board), Arc::clone(&dials));
+        (Self { pipes, dials: counted, identity: None, proves_names: false }, dials)
     }
 }
 
 impl Carrier for Counting {
     fn name(&self) -> &'static str {
         "counting"
+    }
+
+    fn proves_names(&self) -> bool {
+        self.proves_names
     }
 
     fn listen<'a>(&'a self, me: &'a Myself) -> Carried<'a, Box<dyn Listen>> {
@@ -83,6 +89,18 @@ async fn who_has_proved_a_name_gets_no_other() {
     let board = Switchboard::new();
     let (mut carrier, _) = Counting::new(&board);
     carrier.identity = Some("shop@127.0.0.1".to_owned());
+    let a = builder("a").carrier(carrier).start().await.unwrap();
+    let error = asks_for_a_name(&board, &a).await.unwrap_err();
+    assert!(error.contains("NotAllowed"), "{error}");
+    on(&board, "shop").start().await.unwrap().connect(a.name()).await.unwrap();
+}
+
+/// Nor is anybody where only proved names get through, as in the mesh.
+#[tokio::test]
+async fn where_names_are_proved_none_is_given() {
+    let board = Switchboard::new();
+    let (mut carrier, _) = Counting::new(&board);
+    carrier.proves_names = true;
     let a = builder("a").carrier(carrier).start().await.unwrap();
     let error = asks_for_a_name(&board, &a).await.unwrap_err();
     assert!(error.contains("NotAllowed"), "{error}");

@@ -13,6 +13,7 @@ struct Counting {
     services: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
     opened: Arc<AtomicUsize>,
+    stopped: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -48,12 +49,16 @@ impl ServiceMesh for Counting {
     }
 
     async fn stop(&self, _: Running) -> Result<(), MeshError> {
+        self.stopped.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 
     async fn connect(&self, _: &Running, upstream: Upstream) -> Result<Connected, MeshError> {
         if upstream.destination.as_str() == "refused@h" {
             return Err(MeshError::new("connect", Refused));
+        }
+        if upstream.destination.as_str() == "silent@h" {
+            std::future::pending::<()>().await;
         }
         tokio::task::yield_now().await;
         self.open.fetch_add(1, Ordering::SeqCst);
@@ -135,4 +140,30 @@ async fn a_refusal_keeps_its_code_and_hint() {
     }
     assert!(mesh.why_closed("a@h").is_none());
     assert!(mesh.dial("no name").await.is_err());
+}
+
+/// A dial that is on its way when the node stops does not keep the service in the mesh.
+#[tokio::test(start_paused = true)]
+async fn a_dial_does_not_keep_the_service() {
+    let (counting, mesh) = listening().await;
+    assert!(mesh.proves_names());
+    let stopped = || counting.stopped.load(Ordering::SeqCst);
+    // The node gives it up soon.
+    let dial = tokio::time::timeout(Duration::from_millis(300), mesh.dial("silent@h"));
+    let (dialled, undone) = tokio::join!(dial, async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        mesh.stop().await
+    });
+    assert!(dialled.is_err());
+    undone.unwrap();
+    assert_eq!(stopped(), 1);
+    assert!(mesh.stop().await.is_ok() && stopped() == 1, "once is enough");
+    // One that does not let go is said.
+    let (_, mesh) = listening().await;
+    let dial = tokio::time::timeout(RELEASED * 2, mesh.dial("silent@h"));
+    let (_, undone) = tokio::join!(dial, async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        mesh.stop().await
+    });
+    assert_eq!(undone.unwrap_err().kind(), io::ErrorKind::TimedOut);
 }

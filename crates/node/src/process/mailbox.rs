@@ -112,13 +112,14 @@ impl Mailbox {
     }
 
     /// The first signal that `wanted` wants; others stay where they are. As Erlang's selective
-    /// `receive`, this looks at everything that waits each time something arrives.
+    /// `receive`, this looks at everything that waits, and then at what arrives: at each signal once.
     pub async fn receive_where(
         &mut self,
         mut wanted: impl FnMut(&Signal) -> bool,
     ) -> Option<Signal> {
+        let mut seen = 0;
         loop {
-            if let Some(signal) = self.cell.take_if(&mut wanted) {
+            if let Some(signal) = self.cell.take_if(&mut seen, &mut wanted) {
                 return Some(signal);
             }
             if self.cell.ended.is_cancelled() {

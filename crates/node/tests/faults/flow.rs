@@ -86,7 +86,7 @@ async fn reasons_fill_a_mailbox_too() {
         seen.push(reason.as_tuple().unwrap()[0].as_i64().unwrap());
     }
     seen.sort_unstable();
-    assert_eq!(seen, Vec::from_iter(0..2 * ENDS));
+    assert!(seen.into_iter().eq(0..2 * ENDS));
 }
 
 /// A short reason that waits does not hold all that was read together with it.
@@ -149,6 +149,44 @@ async fn selective_receive_makes_room() {
         assert!(one.is_ok_and(|it| it.is_some()), "{number}");
     }
     sending.await.unwrap();
+}
+
+/// However many signals come that are not wanted, each is looked at once.
+#[tokio::test]
+async fn selective_receive_looks_at_each_signal_once() {
+    const COUNT: usize = 500;
+    let node = on(&Switchboard::new(), "a").start().await.unwrap();
+    let (mut receiver, sender) = (node.mailbox().unwrap(), node.mailbox().unwrap());
+    let to = receiver.pid().clone();
+    let looks = Arc::new(AtomicUsize::new(0));
+    // Some are taken over when the first is received, some wait, and some come later.
+    for number in 0..2 * COUNT {
+        sender.send(&to, &number).await.unwrap();
+        if number + 1 == COUNT {
+            next(&mut receiver).await;
+        }
+    }
+    let counted = Arc::clone(&looks);
+    let receiving = tokio::spawn(async move {
+        let wanted = |signal: &Signal| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            matches!(signal, Signal::Message(it) if it.body.typed::<usize>().unwrap() == 3 * COUNT)
+        };
+        let found = receiver.receive_where(wanted).await.unwrap();
+        (found, receiver)
+    });
+    for number in 2 * COUNT..=3 * COUNT {
+        tokio::task::yield_now().await;
+        sender.send(&to, &number).await.unwrap();
+    }
+    let (found, mut receiver) = receiving.await.unwrap();
+    let Signal::Message(found) = found else { panic!() };
+    assert_eq!(found.body.typed::<usize>().unwrap(), 3 * COUNT);
+    assert_eq!(looks.load(Ordering::Relaxed), 3 * COUNT);
+    for expected in 1..3 * COUNT {
+        let Signal::Message(message) = next(&mut receiver).await else { panic!() };
+        assert_eq!(message.body.typed::<usize>().unwrap(), expected);
+    }
 }
 
 /// A process with a full mailbox calls: its answer is behind what waits, and gets to it.

@@ -120,19 +120,28 @@ impl Cell {
         }
     }
 
-    /// The first signal that `wanted` wants, out of its turn.
-    pub(crate) fn take_if(&self, mut wanted: impl FnMut(&Signal) -> bool) -> Option<Signal> {
+    /// The first signal that `wanted` wants, out of its turn. The first `seen` are not looked at; those
+    /// that were, and are not wanted, count as seen afterwards: as long as nothing else is taken.
+    pub(crate) fn take_if(
+        &self,
+        seen: &mut usize,
+        mut wanted: impl FnMut(&Signal) -> bool,
+    ) -> Option<Signal> {
         let mut taken = self.taken();
         if self.has_ended.load(Ordering::Acquire) {
             return None;
         }
-        if let Some(at) = taken.iter().position(&mut wanted) {
-            return taken.remove(at);
+        if let Some(at) = taken.iter().skip(*seen).position(&mut wanted) {
+            return taken.remove(seen.saturating_add(at));
         }
         // What is not wanted stays where it counts.
         let mut state = self.state();
-        let at = state.queue.iter().position(wanted)?;
-        let signal = state.queue.remove(at)?;
+        let from = seen.saturating_sub(taken.len()).min(state.queue.len());
+        let Some(at) = state.queue.range(from..).position(wanted) else {
+            *seen = taken.len().saturating_add(state.queue.len());
+            return None;
+        };
+        let signal = state.queue.remove(from.saturating_add(at))?;
         let was_full = state.queued > self.limit;
         state.queued = state.queued.saturating_sub(signal.size());
         let drained = was_full && state.queued <= self.limit;

@@ -118,7 +118,7 @@ impl Cell {
         let watch = state.watching.remove(reference);
         drop(state);
         if watch.is_none() {
-            drop(self.take_if(fired));
+            drop(self.take_if(&mut 0, fired));
         }
         watch.map(|watch| (watch.target, watch.node, watch.via))
     }

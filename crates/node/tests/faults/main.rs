@@ -12,6 +12,7 @@ mod raw;
 mod relations;
 mod scale;
 mod ticks;
+mod unix;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -142,9 +142,9 @@ impl Cell {
             return None;
         };
         let signal = state.queue.remove(from.saturating_add(at))?;
-        let was_full = state.queued > self.limit;
+        let was_full = state.is_full(self.limit);
         state.queued = state.queued.saturating_sub(signal.size());
-        let drained = was_full && state.queued <= self.limit;
+        let drained = was_full && !state.is_full(self.limit);
         drop(state);
         if drained {
             self.drained.notify_waiters();
@@ -195,5 +195,36 @@ impl Cell {
 
     pub(crate) fn drop_name(&self) {
         self.state().name = None;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::pin::pin;
+
+    use meshx_etf::{Node, Pid};
+
+    use super::*;
+
+    /// For a process that waits for an answer the limit is sixteen times as much: who waits for it goes
+    /// on below that.
+    #[test]
+    fn who_waits_for_a_full_queue_goes_on_as_soon_as_it_is_not() {
+        let node = Node::new(Atom::cut("a@b"), 7);
+        let cell = Cell::new(Pid { node: node.clone(), id: 1, serial: 0 }, 1000);
+        let answer = cell.expect_reply(Reference::new(node, &[1, 1, 1]).unwrap());
+        let body = Payload::of(&Term::Binary(vec![0; 1000].into())).unwrap();
+        let mut waiting = 1;
+        while !cell.deliver_message(Message { from: None, body: body.clone() }) {
+            waiting += 1;
+        }
+        assert!(waiting > 10, "{waiting}");
+        let mut drained = pin!(cell.drained.notified());
+        assert!(!drained.as_mut().enable());
+        assert!(cell.take_if(&mut 0, |_| true).is_some());
+        assert!(!cell.is_full());
+        assert!(drained.as_mut().enable(), "nobody is told");
+        drop(answer);
     }
 }

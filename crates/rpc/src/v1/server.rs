@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use meshx_rt::Backoff;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -104,11 +104,12 @@ impl Server {
         }
         drop(listener);
         connections.close();
-        if timeout(service.options.drain, connections.wait()).await.is_err() {
+        let until = Instant::now() + service.options.drain;
+        if timeout_at(until, connections.wait()).await.is_err() {
             service.killed.cancel();
         }
         connections.wait().await;
-        service.drain(service.options.drain).await;
+        service.drain(until.saturating_duration_since(Instant::now())).await;
     }
 
     /// How many casts failed, which their callers do not learn.

@@ -271,7 +271,12 @@ impl Connection<'_> {
                     _ => End::Violation(error.at(&self.peer.address), false),
                 });
             }
-            () = self.service.killed.cancelled() => return Some(End::Orderly),
+            () = self.service.killed.cancelled() => {
+                times.exec = began.elapsed();
+                let error = stopped();
+                self.called(&request, &name, Err(&error), times, Amount::default());
+                return Some(End::Orderly);
+            }
         };
         times.exec = began.elapsed();
         let (bytes, sent, failed) = self.answer(&request, outcome);
@@ -453,8 +458,7 @@ async fn run_cast(
             Err(Failed { error, .. }) => Err(error),
         },
         () = service.killed.cancelled() => {
-            let reason = "the server stopped before it was done";
-            Err(Error::new(Kind::Draining, Executed::Maybe, reason))
+            Err(stopped())
         }
     };
     times.exec = began.elapsed();
@@ -464,6 +468,10 @@ async fn run_cast(
     if let Err(error) = result {
         service.cast_lost(known(&service, &name), &error.of(&shown(&name)).at(&peer.address));
     }
+}
+
+fn stopped() -> Error {
+    Error::new(Kind::Draining, Executed::Maybe, "the server stopped before it was done")
 }
 
 fn called(

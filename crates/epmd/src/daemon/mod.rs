@@ -31,11 +31,10 @@ use std::time::Duration;
 
 use meshx_core::{Code, Diagnostic};
 use meshx_dist::epmd::PORT;
-use meshx_rt::Backoff;
+use meshx_rt::{Backoff, Seldom};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use seats::Seats;
 use table::Table;
@@ -116,7 +115,7 @@ struct Shared {
 struct State {
     table: Table,
     seats: Seats,
-    warned: Option<Instant>,
+    shortages: Seldom,
 }
 
 impl Default for Config {
@@ -154,7 +153,8 @@ impl Daemon {
         let addresses =
             listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let (sender, killed) = watch::channel(false);
-        let state = State { table: Table::new(), seats: Seats::new(places()), warned: None };
+        let shortages = Seldom::new(1, WARN_EVERY);
+        let state = State { table: Table::new(), seats: Seats::new(places()), shortages };
         let shared = Arc::new(Shared { config, state: Mutex::new(state), killed: sender });
         let mut accepting = JoinSet::new();
         for listener in listeners {
@@ -194,10 +194,9 @@ impl Shared {
 
 impl State {
     /// Tells the operator of a shortage, unless that was done a moment ago.
-    fn warn(&mut self, what: &str) {
-        if self.warned.is_none_or(|last| last.elapsed() >= WARN_EVERY) {
-            self.warned = Some(Instant::now());
-            tracing::warn!("{what}");
+    fn warn(&self, what: &str) {
+        if let Some(unsaid) = self.shortages.occurs() {
+            tracing::warn!(unsaid, "{what}");
         }
     }
 }

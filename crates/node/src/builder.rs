@@ -8,6 +8,7 @@ use std::time::Duration;
 use meshx_dist::handshake::{Cookie, Flags};
 use meshx_dist::link::{Limits, Ticktime};
 use meshx_etf::{Atom, Node as NodeId};
+use meshx_rt::Seldom;
 use tokio::sync::broadcast;
 use tokio::task::AbortHandle;
 
@@ -23,6 +24,10 @@ use crate::services;
 /// So many peers may be in the midst of a handshake with this node; one more, and the oldest of them
 /// is given up.
 const HANDSHAKES: usize = 512;
+
+/// So often operators are told of the same matter, if strangers bring it about.
+const WARNINGS: u32 = 10;
+const WARN_EVERY: Duration = Duration::from_mins(1);
 
 /// Whether others see the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,6 +70,8 @@ pub(crate) struct Config {
     /// Whether who sends to a node connects to it.
     pub(crate) auto_connect: bool,
     pub(crate) rpc: Rpc,
+    /// How often operators are told that somebody was not let in.
+    pub(crate) refusals: Seldom,
     /// Where the carriers listen, once the node is started.
     pub(crate) addresses: Vec<String>,
     allow: Option<Allow>,
@@ -93,6 +100,7 @@ impl Builder {
             mailbox_limit: 64 << 20,
             auto_connect: true,
             rpc: Rpc::default(),
+            refusals: Seldom::new(WARNINGS, WARN_EVERY),
             addresses: Vec::new(),
             allow: None,
             flags: Flags::NODE,
@@ -318,6 +326,7 @@ async fn serve(
     mut listener: Box<dyn Listen>,
     handshakes: Arc<Handshakes>,
 ) {
+    let failures = Seldom::new(WARNINGS, WARN_EVERY);
     loop {
         let stream = tokio::select! {
             stream = listener.accept() => stream,
@@ -329,7 +338,9 @@ async fn serve(
                 handshakes.begun(tokio::spawn(handshake).abort_handle());
             }
             Err(error) => {
-                tracing::warn!(carrier = carrier.name(), %error, "accepting failed");
+                if let Some(unsaid) = failures.occurs() {
+                    tracing::warn!(carrier = carrier.name(), %error, unsaid, "accepting failed");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -337,20 +348,31 @@ async fn serve(
 }
 
 /// The handshakes that others began, the oldest first.
-#[derive(Debug, Default)]
-struct Handshakes(Mutex<VecDeque<AbortHandle>>);
+#[derive(Debug)]
+struct Handshakes {
+    begun: Mutex<VecDeque<AbortHandle>>,
+    given_up: Seldom,
+}
+
+impl Default for Handshakes {
+    fn default() -> Self {
+        Self { begun: Mutex::default(), given_up: Seldom::new(1, WARN_EVERY) }
+    }
+}
 
 impl Handshakes {
     /// A right one takes milliseconds; so whoever is silent, however often, keeps out nobody.
     fn begun(&self, handshake: AbortHandle) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= HANDSHAKES {
             all.retain(|handshake| !handshake.is_finished());
         }
         if all.len() >= HANDSHAKES
             && let Some(oldest) = all.pop_front()
         {
-            tracing::warn!("more than {HANDSHAKES} handshakes at a time: the oldest is given up");
+            if let Some(unsaid) = self.given_up.occurs() {
+                tracing::warn!(unsaid, "more than {HANDSHAKES} handshakes: the oldest is given up");
+            }
             oldest.abort();
         }
         all.push_back(handshake);

@@ -278,12 +278,17 @@ pub(crate) async fn accept(node: Arc<Inner>, carrier: Arc<dyn Carrier>, stream: 
         done = answered => done,
         () = node.stop.cancelled() => return,
     };
-    match done {
+    let refusal = match done {
         Ok(Ok(connection)) => {
             tracing::debug!(peer = %connection.name(), %address, "accepted a connection");
+            return;
         }
-        Ok(Err(refusal)) => tracing::warn!(%address, "a connection was not accepted: {refusal}"),
-        Err(_) => tracing::warn!(%address, "no handshake within {limit:?}"),
+        Ok(Err(refusal)) => format!("a connection was not accepted: {refusal}"),
+        Err(_) => format!("no handshake within {limit:?}"),
+    };
+    match node.config.refusals.occurs() {
+        Some(unsaid) => tracing::warn!(%address, unsaid, "{refusal}"),
+        None => tracing::debug!(%address, "{refusal}"),
     }
 }
 
@@ -394,4 +399,67 @@ async fn establish(
 /// asked somebody else for the answer before.
 fn challenge() -> Result<u32, ConnectError> {
     getrandom::u32().map_err(|error| ConnectError::Random(error.to_string()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use meshx_dist::handshake::Cookie;
+    use tracing::{Event, Level, Metadata, Subscriber, span};
+
+    use super::*;
+    use crate::carrier::{Memory, Switchboard};
+    use crate::node::Node;
+
+    /// Counts warnings.
+    #[derive(Clone, Default)]
+    struct Warnings(Arc<AtomicUsize>);
+
+    impl Subscriber for Warnings {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            *metadata.level() == Level::WARN
+        }
+
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+        fn event(&self, _: &Event<'_>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+
+        fn enter(&self, _: &span::Id) {}
+
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    /// Strangers cannot fill the log.
+    #[tokio::test(start_paused = true)]
+    async fn refusals_are_told_now_and_then() {
+        let warnings = Warnings::default();
+        let _counting = tracing::subscriber::set_default(warnings.clone());
+        let board = Switchboard::new();
+        let node = |name: &str, cookie: &str| {
+            let builder = Node::builder(name).cookie(Cookie::new(cookie));
+            builder.carrier(Memory::new(&board)).start()
+        };
+        let (a, b) = (node("a@h", "secret").await.unwrap(), node("b@h", "other").await.unwrap());
+        let told = async |count: usize| {
+            for _ in 0..count {
+                b.connect(a.name()).await.unwrap_err();
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            warnings.0.swap(0, Ordering::SeqCst)
+        };
+        assert_eq!(told(3).await, 3);
+        assert_eq!(told(100).await, 7, "ten in a minute");
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        assert_eq!(told(1).await, 1);
+    }
 }

@@ -8,20 +8,27 @@
 //!   [`Listen`](transport::Listen).
 //! * [`event`]: one stream of what happens, from which logs, metrics and traces are made.
 
+mod client;
 mod codec;
+mod connection;
 mod context;
 mod error;
 pub mod event;
 mod functions;
 mod policy;
+mod proto;
+mod server;
 mod trace;
 pub mod transport;
 pub mod v1;
 
+pub use client::{Call, Client, ClientBuilder, Retries};
 pub use codec::{Body, Codec, CodecError};
+pub use connection::Limits;
 pub use context::{Context, Metadata, Peer, Protocol, Refs};
 pub use error::{Error, Executed, Kind};
 pub use functions::{Failure, Function, Functions, NAME_MAX};
-pub use policy::{Policy, PolicyError, Rule};
+pub use policy::{Permits, Policy, PolicyError, Rule};
+pub use proto::v2::{Algorithm, Key};
+pub use server::{Server, Serving};
 pub use trace::{TraceParent, TraceParentError};
-mod proto;

@@ -4,6 +4,7 @@ mod caller;
 mod glob;
 
 use std::fmt;
+use std::sync::Arc;
 
 use meshx_core::Action;
 use serde::{Deserialize, Serialize};
@@ -63,9 +64,21 @@ use crate::functions::NAME_MAX;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
-pub struct Policy {
+pub struct Policy(Arc<Inside>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Inside {
     rules: Vec<Read>,
     default: Action,
+}
+
+/// What of a policy concerns one peer: for a connection, on which many calls are judged.
+#[derive(Debug, Clone)]
+pub struct Permits {
+    policy: Policy,
+    identity: Option<Box<str>>,
+    /// The places of the rules that speak of the peer.
+    rules: Box<[usize]>,
 }
 
 /// These callers may, or may not, call these functions.
@@ -129,46 +142,67 @@ impl Policy {
                 reason,
             })
         });
-        Ok(Self { rules: rules.collect::<Result<_, _>>()?, default })
+        Ok(Self(Arc::new(Inside { rules: rules.collect::<Result<_, _>>()?, default })))
     }
 
     /// Whether this peer may call this function; `None` is a peer without an identity.
+    ///
+    /// Copies nothing where the identity is written in the usual form. It takes time for each entry of
+    /// the rules, and to read the identity; [`permits`](Self::permits) does a part of that beforehand.
     pub fn allows(&self, identity: Option<&str>, function: &str) -> bool {
-        let action = self.decisive(identity, function).map_or(self.default, |rule| rule.action);
+        let action = self.decisive(identity, function).map_or(self.0.default, |rule| rule.action);
         action == Action::Allow
     }
 
     /// The same, as the error that the caller gets. It does not tell the rule: that is for those who
     /// run the server ([`decisive`](Self::decisive)).
     pub fn check(&self, identity: Option<&str>, function: &str) -> Result<(), Error> {
-        if self.allows(identity, function) {
-            return Ok(());
-        }
-        let reason = match identity {
-            Some(identity) => format!("the server's policy does not let {identity} call it"),
-            None => "the server's policy does not let callers without an identity call it".into(),
-        };
-        Err(Error::new(Kind::Denied, Executed::Never, reason).of(function))
+        self.allows(identity, function).then_some(()).ok_or_else(|| denied(identity, function))
     }
 
     /// The rule that decides; `None`: the default does.
     pub fn decisive(&self, identity: Option<&str>, function: &str) -> Option<&Rule> {
-        let identity = identity.and_then(Identity::read);
-        let speaks = |read: &&Read| {
-            read.functions.iter().any(|glob| glob.matches(function))
-                && read.callers.iter().any(|caller| caller.matches(identity.as_ref()))
+        // Read once, and only if there is a rule that asks.
+        let mut who = None;
+        let mut speaks = |read: &&Read| {
+            read.is_about(function)
+                && read.means(who.get_or_insert_with(|| identity.and_then(Identity::read)).as_ref())
         };
-        self.rules.iter().find(speaks).map(|read| &read.rule)
+        self.0.rules.iter().find(|read| speaks(read)).map(|read| &read.rule)
+    }
+
+    /// What concerns this peer.
+    pub fn permits(&self, identity: Option<&str>) -> Permits {
+        let who = identity.and_then(Identity::read);
+        let rules = self.0.rules.iter().enumerate();
+        let rules = rules.filter(|(_, read)| read.means(who.as_ref())).map(|(at, _)| at).collect();
+        Permits { policy: self.clone(), identity: identity.map(Box::from), rules }
     }
 
     /// The rules, in their order.
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
-        self.rules.iter().map(|read| &read.rule)
+        self.0.rules.iter().map(|read| &read.rule)
     }
 
     /// What holds where no rule speaks.
     pub fn default_action(&self) -> Action {
-        self.default
+        self.0.default
+    }
+}
+
+impl Permits {
+    /// Whether the peer may call this function ([`Policy::allows`]).
+    pub fn allows(&self, function: &str) -> bool {
+        let Inside { rules, default } = &*self.policy.0;
+        let mut rules = self.rules.iter().filter_map(|at| rules.get(*at));
+        let action = rules.find(|read| read.is_about(function)).map(|read| read.rule.action);
+        action.unwrap_or(*default) == Action::Allow
+    }
+
+    /// The same, as the error that the caller gets ([`Policy::check`]).
+    pub fn check(&self, function: &str) -> Result<(), Error> {
+        let denied = || denied(self.identity.as_deref(), function);
+        self.allows(function).then_some(()).ok_or_else(denied)
     }
 }
 
@@ -205,6 +239,14 @@ impl Rule {
 }
 
 impl Read {
+    fn is_about(&self, function: &str) -> bool {
+        self.functions.iter().any(|glob| glob.matches(function))
+    }
+
+    fn means(&self, who: Option<&Identity<'_>>) -> bool {
+        self.callers.iter().any(|caller| caller.matches(who))
+    }
+
     /// Reads a rule; otherwise its name, if it can be repeated, and the reason.
     fn new(rule: Rule) -> Result<Self, (Option<String>, String)> {
         match &rule.name {
@@ -254,6 +296,15 @@ fn entries<T>(
     entries.iter().map(each).collect()
 }
 
+/// What a caller is told who may not.
+fn denied(identity: Option<&str>, function: &str) -> Error {
+    let reason = match identity {
+        Some(identity) => format!("the server's policy does not let {identity} call it"),
+        None => "the server's policy does not let callers without an identity call it".into(),
+    };
+    Error::new(Kind::Denied, Executed::Never, reason).of(function)
+}
+
 fn deny() -> Action {
     Action::Deny
 }
@@ -287,8 +338,7 @@ impl TryFrom<Written> for Policy {
 
 impl From<Policy> for Written {
     fn from(policy: Policy) -> Self {
-        let rules = policy.rules.into_iter().map(|read| read.rule).collect();
-        Self { rules, default: policy.default }
+        Self { rules: policy.rules().cloned().collect(), default: policy.default_action() }
     }
 }
 
@@ -320,8 +370,10 @@ mod tests {
         ] {
             let identity = id(service);
             assert_eq!(policy.allows(Some(&identity), function), allowed, "{service} {function}");
-            let checked = policy.check(Some(&identity), function);
-            assert_eq!(checked.is_ok(), allowed);
+            let permits = policy.permits(Some(&identity));
+            assert_eq!(permits.allows(function), allowed, "{service} {function}");
+            assert_eq!(permits.check(function), policy.check(Some(&identity), function));
+            assert_eq!(permits.check(function).is_ok(), allowed);
         }
         let decisive = policy.decisive(Some(&id("web")), "cart.purge").unwrap();
         assert_eq!(decisive.name.as_deref(), Some("no purge"));
@@ -335,6 +387,7 @@ mod tests {
             assert_eq!(policy.allows(Some(&id("db")), "a"), allowed);
             assert_eq!(policy.allows(Some(&id("web")), "b"), allowed);
             assert_eq!(policy.allows(None, "a"), allowed);
+            assert_eq!(policy.permits(None).allows("a"), allowed);
             assert!(policy.allows(Some(&id("web")), "a"));
             assert_eq!(policy.decisive(None, "a"), None);
         }
@@ -347,6 +400,8 @@ mod tests {
         for stranger in [None, Some(""), Some("web"), Some("spiffe://ab.consul/agent/x")] {
             assert!(policy.allows(stranger, "open"), "{stranger:?}");
             assert!(!policy.allows(stranger, "known"), "{stranger:?}");
+            let permits = policy.permits(stranger);
+            assert!(permits.allows("open") && !permits.allows("known"), "{stranger:?}");
         }
         assert!(policy.allows(Some(&id("any")), "known"));
     }

@@ -96,15 +96,14 @@ impl<'a> Identity<'a> {
     /// Reads the form that [`SpiffeId`] prints: lower-case domain, nothing escaped. It is all that
     /// our own transports give, and a call must not cost copies of it.
     fn usual(text: &'a str) -> Option<Self> {
-        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:@-/".contains(&byte);
-        let lower = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let legal =
+            |byte: u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'-'..=b':' | b'@' | b'_');
+        let lower = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_');
         if text.len() > 2048 || !text.bytes().all(legal) {
             return None;
         }
         let (domain, path) = text.strip_prefix("spiffe://")?.split_once('/')?;
-        if !(1..=255).contains(&domain.len())
-            || !domain.bytes().all(|byte| lower(byte) || b".-_".contains(&byte))
-        {
+        if !(1..=255).contains(&domain.len()) || !domain.bytes().all(lower) {
             return None;
         }
         let mut parts = path.split('/');

@@ -14,7 +14,8 @@ pub enum Codec {
     Raw,
     /// Erlang's External Term Format.
     Etf,
-    /// Compact, between Rust programs that share their types.
+    /// Compact, between Rust programs that share their types: bytes say nothing of what they are, so
+    /// that a value of another type may be read as one of this.
     Postcard,
     /// JSON.
     Json,

@@ -195,6 +195,15 @@ impl std::fmt::Debug for Observers {
 }
 
 impl Side {
+    /// The one at the other end.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+
     /// As it is in logs and metrics.
     pub const fn name(self) -> &'static str {
         match self {

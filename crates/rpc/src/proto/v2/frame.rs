@@ -307,8 +307,10 @@ fn parse(mut frame: Bytes) -> Result<Frame, FrameError> {
     }
     let extensions = frame.split_to(ext);
     let on_a_stream = match kind {
-        Type::Open | Type::Data | Type::Reply | Type::Ack | Type::Cancel => Some(true),
-        Type::Fail | Type::Credit => None,
+        Type::Open | Type::Data | Type::Reply | Type::Ack | Type::Cancel | Type::Credit => {
+            Some(true)
+        }
+        Type::Fail => None,
         _ => Some(false),
     };
     if on_a_stream.is_some_and(|on| on == (stream == 0)) {

@@ -5,12 +5,14 @@ mod frame;
 mod hello;
 mod key;
 
-pub(crate) use checksum::{Algorithm, Binding, Checksum};
+pub use checksum::Algorithm;
+pub(crate) use checksum::{Binding, Checksum};
 pub(crate) use frame::{
-    Block, Extensions, Flags, Frame, FrameError, Frames, HEAD, Head, Open, Type, fail_payload,
+    Block, Extensions, Flags, Frame, FrameError, Frames, Head, Open, Type, fail_payload,
 };
 pub(crate) use hello::{Hello, HelloError};
-pub(crate) use key::{Key, is_same};
+pub use key::Key;
+pub(crate) use key::is_same;
 
 /// §1.1.
 pub(crate) const PREFACE: [u8; 4] = *b"\xB2MX2";

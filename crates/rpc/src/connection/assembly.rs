@@ -1,0 +1,158 @@
+//! Messages that come in blocks.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::proto::v2::Block;
+use crate::{Body, Codec, Error, Executed, Kind};
+
+/// Room for large messages is counted in so many bytes.
+const UNIT: u64 = 1024;
+/// What is only announced costs no more than this, or than twice of what came.
+const AHEAD: usize = 256 * 1024;
+
+/// A large message of which not everything is there.
+#[derive(Debug)]
+pub(super) struct Assembly {
+    total: usize,
+    bytes: BytesMut,
+    blocks: u32,
+    zip: bool,
+    codec: u8,
+    /// There is room for the whole of it.
+    room: Option<Room>,
+}
+
+/// Holds room for a large message, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Room(
+    #[expect(dead_code, reason = "it acts when it is dropped")] OwnedSemaphorePermit,
+);
+
+/// A message that is whole.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) body: Body,
+    /// Given back when the message is not needed any more.
+    pub(crate) room: Option<Room>,
+    pub(crate) blocks: u32,
+}
+
+/// How much there is for large messages of one connection, in the order in which they ask.
+#[derive(Debug, Clone)]
+pub(super) struct Budget {
+    free: Arc<Semaphore>,
+    max_message: u64,
+}
+
+impl Budget {
+    pub(super) fn new(bytes: u64, max_message: u64) -> Self {
+        let units = usize::try_from(bytes / UNIT).unwrap_or(usize::MAX);
+        let free = Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS)));
+        Self { free, max_message: max_message.min(bytes) }
+    }
+
+    /// Waits for room.
+    pub(super) async fn room(&self, total: usize) -> Option<Room> {
+        let units = u64::try_from(total).ok()?.div_ceil(UNIT);
+        let free = Arc::clone(&self.free);
+        free.acquire_many_owned(u32::try_from(units).ok()?).await.ok().map(Room)
+    }
+
+    /// §7.4: whether a message of that length is taken at all.
+    pub(super) fn check(&self, total: u64, executed: Executed) -> Result<usize, Error> {
+        let refused = || {
+            let reason =
+                format!("a message of {total} bytes; up to {} are taken", self.max_message);
+            Error::new(Kind::Value, executed, reason)
+        };
+        if total > self.max_message {
+            return Err(refused());
+        }
+        usize::try_from(total).map_err(|_| refused())
+    }
+}
+
+impl Assembly {
+    pub(super) fn new(total: usize, zip: bool, codec: u8) -> Self {
+        Self { total, bytes: BytesMut::new(), blocks: 0, zip, codec, room: None }
+    }
+
+    /// Takes the next block; an error is a peer that says more than it announced.
+    pub(super) fn add(&mut self, block: &Block) -> Result<(), &'static str> {
+        let left = self.total.saturating_sub(self.bytes.len());
+        if block.bytes.len() > left {
+            return Err("a message is longer than it was announced");
+        }
+        if self.bytes.capacity().saturating_sub(self.bytes.len()) < block.bytes.len() {
+            let ahead = self.bytes.len().max(AHEAD).max(block.bytes.len());
+            self.bytes.reserve(left.min(ahead));
+        }
+        self.bytes.extend_from_slice(&block.bytes);
+        self.blocks = self.blocks.saturating_add(1);
+        Ok(())
+    }
+
+    pub(super) fn set_room(&mut self, room: Room) {
+        self.room = Some(room);
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.room.is_some()
+    }
+
+    pub(super) fn received(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.bytes.len() == self.total
+    }
+
+    pub(super) fn message(self, limit: u64, executed: Executed) -> Result<Message, Error> {
+        let body = body(self.codec, self.zip, self.bytes.freeze(), limit, executed)?;
+        Ok(Message { body, room: self.room, blocks: self.blocks })
+    }
+}
+
+/// A message that came whole.
+pub(super) fn body(
+    codec: u8,
+    zip: bool,
+    bytes: Bytes,
+    limit: u64,
+    executed: Executed,
+) -> Result<Body, Error> {
+    let failed = |reason: String| Error::new(Kind::Value, executed, reason);
+    let codec =
+        Codec::from_number(codec).ok_or_else(|| failed(format!("the codec {codec} is unknown")))?;
+    let bytes = if zip { unzip(&bytes, limit).map_err(failed)? } else { bytes };
+    Ok(Body { codec, bytes })
+}
+
+/// §4.6.
+fn unzip(bytes: &[u8], limit: u64) -> Result<Bytes, String> {
+    let (len, packed) = bytes.split_first_chunk().ok_or("compressed bytes are cut short")?;
+    let len = u32::from_le_bytes(*len);
+    if u64::from(len) > limit {
+        return Err(format!("a message of {len} bytes, unpacked; up to {limit} are taken"));
+    }
+    let len = usize::try_from(len).map_err(|error| error.to_string())?;
+    // No LZ4 block grows more than that: what is only claimed costs nothing.
+    if len / 255 > packed.len() {
+        return Err("compressed bytes are too few for what they should become".to_owned());
+    }
+    let unpacked = lz4_flex::block::decompress(packed, len);
+    unpacked.map(Bytes::from).map_err(|error| format!("it cannot be unpacked: {error}"))
+}
+
+/// §4.6: packed, if that is worth it.
+pub(super) fn is_zipped(bytes: &Bytes) -> Option<Bytes> {
+    let len = u32::try_from(bytes.len()).ok()?;
+    let mut packed = Vec::with_capacity(bytes.len() / 2);
+    packed.extend_from_slice(&len.to_le_bytes());
+    packed.extend_from_slice(&lz4_flex::block::compress(bytes));
+    (packed.len() < bytes.len() / 8 * 7).then(|| packed.into())
+}

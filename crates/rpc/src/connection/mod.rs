@@ -1,0 +1,289 @@
+//! Connections of version 2 (`docs/protocol/rpc.md`): many calls at a time on each.
+
+mod assembly;
+mod client;
+mod handshake;
+mod io;
+mod outbox;
+mod pieces;
+mod server;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Peer;
+use crate::event::{Amount, Event, Observers, Side};
+use crate::policy::Permits;
+use crate::proto::v2::{Checksum, Flags, Head, Type, fail_payload};
+use crate::{Body, Error, Executed, Kind};
+
+pub(crate) use assembly::Message;
+use assembly::{Budget, Room, is_zipped};
+pub(crate) use client::{Pending, Request};
+pub(crate) use handshake::{Introduction, accept, connect};
+use outbox::{Opening, Outbox, is_small};
+pub(crate) use server::Service;
+
+/// What a connection may hold, and how long it waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest message that is taken.
+    pub max_message: u64,
+    /// The longest block that is taken.
+    pub max_block: u32,
+    /// What a peer may send of a large message before there is room for it, and what of an exchange
+    /// may wait to be taken.
+    pub stream_window: u32,
+    /// The same, of all large messages of a connection together.
+    pub connection_window: u32,
+    /// How many calls a peer may have open on one connection.
+    pub max_streams: u32,
+    /// Memory for large messages of one connection, until they are used.
+    pub large_messages: u64,
+    /// How long a peer may take for the handshake.
+    pub handshake: Duration,
+    /// How long a peer may take for a frame that it has begun.
+    pub frame: Duration,
+    /// After so long without a word the peer is asked whether it is there.
+    pub keep_alive: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_message: 64 << 20,
+            max_block: 64 << 10,
+            stream_window: 1 << 20,
+            connection_window: 16 << 20,
+            max_streams: 16_384,
+            large_messages: 256 << 20,
+            handshake: Duration::from_secs(5),
+            frame: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(15),
+        }
+    }
+}
+
+/// One connection, seen by both of its tasks and by all calls on it.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) side: Side,
+    pub(crate) peer: Arc<Peer>,
+    /// What program run is at the other end (§4.1, 6).
+    pub(crate) instance: [u8; 16],
+    limits: Limits,
+    budget: Budget,
+    /// The longest message that the peer takes.
+    max_message: u64,
+    /// How many calls the peer lets be open.
+    max_streams: u32,
+    zip: bool,
+    /// Of what the peer says.
+    incoming: Checksum,
+    out: Mutex<Out>,
+    /// Something is to be written.
+    work: Notify,
+    /// Everything was written.
+    flushed: Notify,
+    written: AtomicU64,
+    /// Bytes that came, to see whether any did.
+    heard: AtomicU64,
+    /// The peer takes no new calls.
+    draining: AtomicBool,
+    closing: CancellationToken,
+    is_closed: AtomicBool,
+    why: Mutex<Option<Error>>,
+    calls: client::Calls,
+    /// What the peer may call; `None`: all there is.
+    permits: Option<Permits>,
+    served: server::Served,
+    observers: Observers,
+}
+
+#[derive(Debug)]
+struct Out {
+    outbox: Outbox,
+    /// What was taken out last is not written yet.
+    writing: bool,
+    /// How many frames came since something was taken.
+    frames: usize,
+    closed: bool,
+}
+
+impl Connection {
+    /// Whether new calls can be made.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.is_closed.load(Ordering::Acquire) && !self.draining.load(Ordering::Acquire)
+    }
+
+    /// How many calls wait for answers.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.calls.in_flight()
+    }
+
+    /// Resolves when it is closed.
+    pub(crate) async fn closed(&self) {
+        self.closing.cancelled().await;
+    }
+
+    /// Why it was closed, if it was.
+    pub(crate) fn why(&self) -> Option<Error> {
+        lock(&self.why).clone()
+    }
+
+    /// Ends the connection; the first reason counts.
+    pub(crate) fn close(&self, why: Error) {
+        lock(&self.why).get_or_insert(why.at(&self.peer.address));
+        lock(&self.out).closed = true;
+        self.is_closed.store(true, Ordering::Release);
+        self.closing.cancel();
+    }
+
+    /// Tells the peer why, and ends the connection when that is written (§2.7).
+    fn refuse(&self, kind: Kind, reason: &str) {
+        let error = Error::new(kind, Executed::Maybe, reason);
+        self.frame(Type::Fail, Flags::NONE, 0, &fail_payload(&error), &Bytes::new());
+        // Nothing more is read; the writer writes what is there and ends.
+        self.close(error);
+    }
+
+    /// Sends a frame that waits for nothing; false if the connection is closed.
+    fn frame(&self, kind: Type, flags: Flags, stream: u32, payload: &[u8], block: &Bytes) -> bool {
+        self.push(|outbox| outbox.frame(Head { kind, flags, stream }, &[], payload, block))
+            .is_some()
+    }
+
+    /// Puts something into the outbox; `None` if the connection is closed.
+    fn push<T>(&self, put: impl FnOnce(&mut Outbox) -> T) -> Option<T> {
+        let mut out = lock(&self.out);
+        if out.closed {
+            return None;
+        }
+        let idle = out.outbox.is_empty();
+        let done = put(&mut out.outbox);
+        out.frames = out.frames.saturating_add(1);
+        let busy = !out.outbox.is_empty();
+        drop(out);
+        if idle && busy {
+            self.work.notify_one();
+        }
+        Some(done)
+    }
+
+    /// Sends the message of a call: at once if it is small, or else as there is room for it. `payload` is
+    /// what the first frame says before it. Gives how many bytes go over the wire.
+    fn message(
+        &self,
+        kind: Type,
+        flags: Flags,
+        stream: u32,
+        (extensions, payload): (&[u8], &[u8]),
+        bytes: &Bytes,
+    ) -> Option<Amount> {
+        let (bytes, zip) = self.zipped(bytes);
+        let amount = |blocks| Amount { bytes: bytes.len() as u64, blocks };
+        if is_small(bytes.len()) {
+            let flags = flags.and(Flags::END).and(Flags::ZIP.when(zip));
+            let head = Head { kind, flags, stream };
+            self.push(|outbox| outbox.frame(head, extensions, payload, &bytes))?;
+            return Some(amount(1));
+        }
+        let opening = Opening {
+            kind,
+            flags,
+            extensions: extensions.into(),
+            payload: BytesMut::from(payload),
+        };
+        let blocks = bytes.len().div_ceil(65_536);
+        let amount = amount(u32::try_from(blocks).unwrap_or(u32::MAX));
+        self.push(|outbox| outbox.long(stream, bytes.clone(), zip, opening))?;
+        Some(amount)
+    }
+
+    /// §4.6, where it was agreed on and is worth it.
+    fn zipped(&self, bytes: &Bytes) -> (Bytes, bool) {
+        /// What is shorter is not worth it.
+        const WORTH: usize = 1024;
+        match self.zip.then_some(bytes).filter(|bytes| bytes.len() >= WORTH).and_then(is_zipped) {
+            Some(packed) => (packed, true),
+            None => (bytes.clone(), false),
+        }
+    }
+
+    /// Makes room for a large message in its turn, then tells the peer (§7.4) and `placed`; false of
+    /// that: nobody waits for the message any more.
+    fn make_room(
+        self: &Arc<Self>,
+        stream: u32,
+        total: usize,
+        placed: impl FnOnce(&Arc<Self>, Room) + Send + 'static,
+    ) {
+        let connection = Arc::clone(self);
+        tokio::spawn(async move {
+            let room = tokio::select! {
+                room = connection.budget.room(total) => room,
+                () = connection.closed() => None,
+            };
+            let Some(room) = room else { return };
+            let mut left = total;
+            while left > 0 {
+                let part = u32::try_from(left).unwrap_or(u32::MAX);
+                let credit = part.to_le_bytes();
+                connection.frame(Type::Credit, Flags::NONE, stream, &credit, &Bytes::new());
+                left = left.saturating_sub(usize::try_from(part).unwrap_or(usize::MAX));
+            }
+            placed(&connection, room);
+        });
+    }
+
+    /// Says that no new calls are taken; waits until those that are open have ended, `grace` at most,
+    /// and closes (§9.2).
+    pub(crate) async fn drain(self: &Arc<Self>, grace: Duration) {
+        let ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
+        let payload = [&ms.to_le_bytes()[..], b"the peer stops"].concat();
+        self.served.drain();
+        self.frame(Type::Goaway, Flags::NONE, 0, &payload, &Bytes::new());
+        let ended = async {
+            self.served.idle().await;
+            self.flushed().await;
+        };
+        tokio::select! {
+            ended = tokio::time::timeout(grace, ended) => drop(ended),
+            () = self.closed() => {}
+        }
+        self.close(Error::new(Kind::Draining, Executed::Maybe, "this side stops"));
+    }
+
+    /// Waits until everything is written.
+    async fn flushed(&self) {
+        loop {
+            let flushed = self.flushed.notified();
+            {
+                let out = lock(&self.out);
+                if (out.outbox.is_empty() && !out.writing) || out.closed {
+                    return;
+                }
+            }
+            flushed.await;
+        }
+    }
+
+    fn tell(&self, event: &Event<'_>) {
+        self.observers.tell(event);
+    }
+}
+
+/// The reply of a function as frames.
+fn reply_payload(body: &Body) -> [u8; 1] {
+    [body.codec.number()]
+}
+
+/// Whatever panicked meanwhile, the tables are whole between two statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

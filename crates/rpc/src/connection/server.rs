@@ -1,0 +1,422 @@
+//! Calls that are answered.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::assembly::{Assembly, Message, Room, body};
+use super::io::common;
+use super::{Connection, lock, reply_payload};
+use crate::context::Context;
+use crate::event::{Amount, Called, Event, Side, Times, Way};
+use crate::functions::{Function, Running};
+use crate::policy::Policy;
+use crate::proto::v2::{Block, Extensions, Flags, Frame, Open, Type, fail_payload};
+use crate::{Body, Error, Executed, Functions, Kind, TraceParent};
+
+/// What a server offers, to whom, and how much of it at a time.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) functions: Functions,
+    pub(crate) policy: Option<Policy>,
+    /// Calls that run, of all connections together.
+    pub(crate) places: Arc<Semaphore>,
+}
+
+/// The calls of one connection that are not answered yet, by the numbers of their streams.
+#[derive(Debug, Default)]
+pub(super) struct Served {
+    open: Mutex<HashMap<u32, Serving>>,
+    count: AtomicUsize,
+    idle: Notify,
+    draining: AtomicBool,
+}
+
+#[derive(Debug)]
+enum Serving {
+    /// The argument is on its way.
+    Argument(Box<Coming>),
+    Running {
+        task: AbortHandle,
+        context: Context,
+    },
+}
+
+/// A call of which the argument is on its way.
+#[derive(Debug)]
+struct Coming {
+    assembly: Assembly,
+    call: Call,
+}
+
+/// What is known of a call before it runs.
+#[derive(Debug)]
+struct Call {
+    stream: u32,
+    function: Function,
+    way: Way,
+    quiet: bool,
+    deadline: Option<Instant>,
+    extensions: Bytes,
+    attempt: u32,
+    trace: Option<TraceParent>,
+    begun: Option<Instant>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Served {
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Waits until no call is open.
+    pub(super) async fn idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.count.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// The connection is gone: nobody waits for what runs.
+    pub(super) fn end(&self) {
+        for (_, serving) in lock(&self.open).drain() {
+            serving.stop();
+        }
+        self.count.store(0, Ordering::Release);
+        self.idle.notify_waiters();
+    }
+
+    fn insert(&self, stream: u32, serving: Serving) {
+        if lock(&self.open).insert(stream, serving).is_none() {
+            self.count.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    fn remove(&self, stream: u32) -> Option<Serving> {
+        let removed = lock(&self.open).remove(&stream);
+        if removed.is_some() && self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.idle.notify_waiters();
+        }
+        removed
+    }
+}
+
+impl Serving {
+    fn stop(self) {
+        if let Self::Running { task, context } = self {
+            context.cancel();
+            task.abort();
+        }
+    }
+}
+
+impl Connection {
+    /// Takes what a client says. An error is a client that breaks the protocol.
+    pub(super) async fn serve(
+        self: &Arc<Self>,
+        service: &Arc<Service>,
+        frame: Frame,
+    ) -> Result<(), String> {
+        let Some(frame) = common(self, frame)? else { return Ok(()) };
+        match frame {
+            Frame::Open(open) => self.open(service, open).await,
+            Frame::Data { stream, flags, block } => self.argument(stream, flags, &block).await,
+            Frame::Cancel { stream } => {
+                let half_said = self.push(|outbox| outbox.forget(stream)) == Some(true);
+                let serving = self.served.remove(stream);
+                if half_said || serving.is_some() {
+                    serving.into_iter().for_each(Serving::stop);
+                    let reason = "the caller does not wait any more";
+                    self.fail(stream, &Error::new(Kind::Cancelled, Executed::Maybe, reason));
+                }
+                Ok(())
+            }
+            other => Err(format!("a client does not say {other:?}")),
+        }
+    }
+
+    /// A call begins.
+    async fn open(self: &Arc<Self>, service: &Arc<Service>, open: Open) -> Result<(), String> {
+        let Open { stream, flags, timeout, codec, ref name, ref block, ref extensions } = open;
+        if stream % 2 == 0 || stream / 2 >= self.limits.max_streams {
+            return Err(format!("a call has the number {stream}"));
+        }
+        if flags.has(Flags::QUIET) && !flags.has(Flags::CAST) {
+            return Err("a call wants no answer and is no cast".to_owned());
+        }
+        let busy = self.served.count.load(Ordering::Acquire) > 0;
+        if busy && lock(&self.served.open).contains_key(&stream) {
+            return Err(format!("two calls have the number {stream}"));
+        }
+        let refused = |kind, reason: String| {
+            let error = Error::new(kind, Executed::Never, reason);
+            if !flags.has(Flags::QUIET) {
+                self.fail(stream, &error);
+            }
+            let name = String::from_utf8_lossy(name);
+            self.told(&name, flags, stream, Err(&error));
+            Ok(())
+        };
+        if self.served.draining.load(Ordering::Acquire) {
+            return refused(Kind::Draining, "the server stops".to_owned());
+        }
+        if flags.has(Flags::EXCHANGE) {
+            return refused(Kind::UnknownFunction, "no exchange is offered".to_owned());
+        }
+        let function = std::str::from_utf8(name).ok().and_then(|it| service.functions.get(it));
+        let Some(function) = function else {
+            return refused(Kind::UnknownFunction, "no such function is offered".to_owned());
+        };
+        if let Some(permits) = &self.permits
+            && let Err(denied) = permits.check(function.name())
+        {
+            return refused(denied.kind(), denied.reason().to_owned());
+        }
+        let Ok(place) = Arc::clone(&service.places).try_acquire_owned() else {
+            return refused(Kind::Overloaded, "the server has too many calls in flight".to_owned());
+        };
+        let begun = (!self.observers.is_empty()).then(Instant::now);
+        let mut call = Call {
+            stream,
+            function: function.clone(),
+            way: if flags.has(Flags::CAST) { Way::Cast } else { Way::Call },
+            quiet: flags.has(Flags::QUIET),
+            deadline: None,
+            extensions: extensions.clone(),
+            attempt: 1,
+            trace: None,
+            begun,
+            _place: place,
+        };
+        if timeout > 0 {
+            call.deadline = Instant::now().checked_add(Duration::from_micros(timeout));
+        }
+        if !flags.has(Flags::MORE) {
+            let zip = flags.has(Flags::ZIP);
+            let limit = self.limits.max_message;
+            match body(codec, zip, block.bytes.clone(), limit, Executed::Never) {
+                Ok(body) => self.run(call, Message { body, room: None, blocks: 1 }).await,
+                Err(error) => return refused(error.kind(), error.reason().to_owned()),
+            }
+            return Ok(());
+        }
+        let total = block.total.ok_or("a long message without its length")?;
+        let total = match self.budget.check(total, Executed::Never) {
+            Ok(total) => total,
+            Err(error) => return refused(error.kind(), error.reason().to_owned()),
+        };
+        let mut assembly = Assembly::new(total, flags.has(Flags::ZIP), codec);
+        assembly.add(block)?;
+        self.served.insert(stream, Serving::Argument(Box::new(Coming { assembly, call })));
+        self.make_room(stream, total, move |connection, room| connection.roomed(stream, room));
+        Ok(())
+    }
+
+    /// A block of a long argument.
+    async fn argument(
+        self: &Arc<Self>,
+        stream: u32,
+        flags: Flags,
+        block: &Block,
+    ) -> Result<(), String> {
+        let coming = {
+            let mut open = lock(&self.served.open);
+            let Some(Serving::Argument(coming)) = open.get_mut(&stream) else {
+                // The stream has ended meanwhile, by a refusal, say (§7.5).
+                return Ok(());
+            };
+            coming.assembly.add(block)?;
+            let whole = coming.assembly.is_whole();
+            if whole != flags.has(Flags::END) {
+                return Err("a long argument ends elsewhere than it was announced".to_owned());
+            }
+            if !whole || !coming.assembly.has_room() {
+                return Ok(());
+            }
+            drop(open);
+            self.served.remove(stream)
+        };
+        if let Some(Serving::Argument(coming)) = coming {
+            self.begin(*coming).await;
+        }
+        Ok(())
+    }
+
+    /// There is room for a long argument.
+    fn roomed(self: &Arc<Self>, stream: u32, room: Room) {
+        let mut open = lock(&self.served.open);
+        let Some(Serving::Argument(coming)) = open.get_mut(&stream) else { return };
+        coming.assembly.set_room(room);
+        if !coming.assembly.is_whole() {
+            return;
+        }
+        drop(open);
+        if let Some(Serving::Argument(coming)) = self.served.remove(stream) {
+            let connection = Arc::clone(self);
+            tokio::spawn(async move { connection.begin(*coming).await });
+        }
+    }
+
+    async fn begin(self: &Arc<Self>, coming: Coming) {
+        let Coming { assembly, call } = coming;
+        match assembly.message(self.limits.max_message, Executed::Never) {
+            Ok(message) => self.run(call, message).await,
+            Err(error) => self.finish(&call, Amount::default(), Err(error)),
+        }
+    }
+
+    /// Runs a function: here, as far as it does not wait, and then in a task of its own.
+    async fn run(self: &Arc<Self>, mut call: Call, argument: Message) {
+        let extensions = match call.extensions.is_empty() {
+            true => Ok(Extensions::default()),
+            false => Extensions::decode(&call.extensions),
+        };
+        let extensions = match extensions {
+            Ok(extensions) => extensions,
+            Err(error) => return self.refuse(Kind::Protocol, &error.to_string()),
+        };
+        call.attempt = extensions.attempt.map_or(1, u32::from);
+        if call.begun.is_some() {
+            call.trace = extensions.traceparent.as_deref().and_then(|it| it.parse().ok());
+        }
+        let mut metadata = extensions.metadata;
+        metadata.extend(extensions.traceparent.map(|it| ("traceparent".to_owned(), it)));
+        metadata.extend(extensions.tracestate.map(|it| ("tracestate".to_owned(), it)));
+        let Message { body, room, blocks } = argument;
+        let received = Amount { bytes: body.bytes.len() as u64, blocks };
+        let name = Arc::clone(call.function.name());
+        let context =
+            Context::new(Arc::clone(&self.peer), name, call.stream.into(), call.deadline, metadata);
+        let mut running = call.function.run(context, body);
+        if call.way == Way::Cast && !call.quiet {
+            self.frame(Type::Ack, Flags::NONE, call.stream, &[], &Bytes::new());
+        }
+        if call.deadline.is_some_and(|at| at <= Instant::now()) {
+            let reason = "the time was over before it began";
+            let error = Error::new(Kind::Deadline, Executed::Never, reason);
+            return self.finish(&call, received, Err(error));
+        }
+        let first = poll_fn(|waker| Poll::Ready(Pin::new(&mut running).poll(waker))).await;
+        match first {
+            Poll::Ready(result) => {
+                drop(room);
+                self.finish(&call, received, result);
+            }
+            Poll::Pending => self.go_on(call, running, room, received),
+        }
+    }
+
+    /// The function waits for something: it goes on by itself.
+    fn go_on(self: &Arc<Self>, call: Call, running: Running, room: Option<Room>, received: Amount) {
+        let stream = call.stream;
+        let context = running.context().clone();
+        let connection = Arc::clone(self);
+        // A cast is nobody's any more: its number is free, and it runs to its end.
+        let is_cast = call.way == Way::Cast;
+        let mut open = lock(&self.served.open);
+        let task = tokio::spawn(async move {
+            let _room = room;
+            let context = running.context().clone();
+            let result = match call.deadline {
+                None => running.await,
+                Some(at) => tokio::time::timeout_at(at, running).await.unwrap_or_else(|_| {
+                    context.cancel();
+                    let reason = "the function took longer than its caller waits";
+                    Err(Error::new(Kind::Deadline, Executed::Yes, reason))
+                }),
+            };
+            if is_cast || connection.served.remove(stream).is_some() {
+                connection.finish(&call, received, result);
+            }
+        });
+        if !is_cast {
+            let serving = Serving::Running { task: task.abort_handle(), context };
+            if open.insert(stream, serving).is_none() {
+                self.served.count.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+    }
+
+    /// Answers.
+    fn finish(&self, call: &Call, received: Amount, result: Result<Body, Error>) {
+        let too_long = |body: &Body| {
+            let size = u64::try_from(body.bytes.len()).unwrap_or(u64::MAX);
+            (size > self.max_message).then(|| {
+                let limit = self.max_message;
+                let reason = format!("the result has {size} bytes; the caller takes {limit}");
+                Error::new(Kind::Value, Executed::Yes, reason)
+            })
+        };
+        let result = result.and_then(|body| too_long(&body).map_or(Ok(body), Err));
+        let mut sent = Amount::default();
+        if call.way == Way::Call {
+            match &result {
+                Ok(body) => {
+                    let payload = reply_payload(body);
+                    let said = self.message(
+                        Type::Reply,
+                        Flags::NONE,
+                        call.stream,
+                        (&[], &payload),
+                        &body.bytes,
+                    );
+                    sent = said.unwrap_or_default();
+                }
+                Err(error) => self.fail(call.stream, error),
+            }
+        } else if let Err(error) = &result {
+            self.tell(&Event::CastLost { function: call.function.name(), error });
+        }
+        let Some(begun) = call.begun else { return };
+        let times = Times { exec: begun.elapsed(), ..Times::default() };
+        self.tell(&Event::Called(&Called {
+            side: Side::Server,
+            way: call.way,
+            function: call.function.name(),
+            peer: Some(&self.peer),
+            req_ref: call.stream.into(),
+            result: result.as_ref().map(|_| ()),
+            attempt: call.attempt,
+            trace: call.trace,
+            times,
+            sent,
+            received,
+        }));
+    }
+
+    fn fail(&self, stream: u32, error: &Error) {
+        self.frame(Type::Fail, Flags::NONE, stream, &fail_payload(error), &Bytes::new());
+    }
+
+    /// A call that was refused.
+    fn told(&self, name: &str, flags: Flags, stream: u32, result: Result<(), &Error>) {
+        if self.observers.is_empty() {
+            return;
+        }
+        self.tell(&Event::Called(&Called {
+            side: Side::Server,
+            way: if flags.has(Flags::CAST) { Way::Cast } else { Way::Call },
+            function: name,
+            peer: Some(&self.peer),
+            req_ref: stream.into(),
+            result,
+            attempt: 1,
+            trace: None,
+            times: Times::default(),
+            sent: Amount::default(),
+            received: Amount::default(),
+        }));
+    }
+}

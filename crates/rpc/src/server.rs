@@ -1,0 +1,280 @@
+//! Serves functions on any number of listeners.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
+use tokio::sync::Semaphore;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::connection::{self, Connection, Introduction, Limits, Service};
+use crate::event::{Event, Observe, Side};
+use crate::policy::Policy;
+use crate::proto::v2::{Algorithm, Key, PREFACE};
+use crate::transport::{Listen, Stream};
+use crate::{Error, Executed, Functions, Kind};
+
+/// After an error the listener is asked again after this long.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// A server that is to be started.
+///
+/// ```
+/// use meshx_rpc::{Client, Functions, Server, transport::Tcp};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let functions = Functions::new().add("add", async |(a, b): (u32, u32)| Ok::<_, String>(a + b));
+/// let listener = Tcp::listen("127.0.0.1:0".parse()?)?;
+/// let address = listener.local_addr();
+/// let server = Server::new(functions).listen(listener).start();
+///
+/// let client = Client::to(Tcp::to(address.to_string())).start();
+/// assert_eq!(client.call::<_, u32>("add", &(2, 3)).await?, 5);
+/// server.stop().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "it serves once it is started"]
+pub struct Server {
+    functions: Functions,
+    policy: Option<Policy>,
+    listeners: Vec<Listener>,
+    own: Introduction,
+    connections: usize,
+    in_flight: usize,
+    grace: Duration,
+}
+
+struct Listener(Box<dyn Listen>);
+
+/// A server that runs. Dropping it stops it at once; [`Serving::stop`] lets calls end.
+#[derive(Debug)]
+pub struct Serving {
+    stop: CancellationToken,
+    /// Ends everything at once when it is dropped.
+    _end: DropGuard,
+    tasks: TaskTracker,
+    grace: Duration,
+}
+
+impl Server {
+    /// Of these functions, and no others.
+    pub fn new(functions: Functions) -> Self {
+        Self {
+            functions,
+            policy: None,
+            listeners: Vec::new(),
+            own: Introduction::default(),
+            connections: 4096,
+            in_flight: 65_536,
+            grace: Duration::from_secs(20),
+        }
+    }
+
+    /// Listens there, too.
+    pub fn listen(mut self, listener: impl Listen) -> Self {
+        self.listeners.push(Listener(Box::new(listener)));
+        self
+    }
+
+    /// Who may call what. Without a policy everybody who can connect may call everything.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
+    /// What the service and this node are called in events and logs, here and at clients.
+    pub fn named(mut self, service: &str, node: &str) -> Self {
+        service.clone_into(&mut self.own.svc_ref);
+        node.clone_into(&mut self.own.node_ref);
+        self
+    }
+
+    /// Clients must have this key: for use outside of a mesh.
+    pub fn key(mut self, key: Key) -> Self {
+        self.own.key = Some(key);
+        self
+    }
+
+    /// The checksums that are accepted.
+    pub fn checksums(mut self, algorithms: &[Algorithm]) -> Self {
+        self.own.checksums = algorithms.to_vec();
+        self
+    }
+
+    /// Compresses results, and takes compressed arguments.
+    pub fn compress(mut self) -> Self {
+        self.own.compress = true;
+        self
+    }
+
+    /// What a connection may hold, and how long it waits.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.own.limits = limits;
+        self
+    }
+
+    /// So many connections at a time (4 096); more are closed.
+    pub fn connections(mut self, limit: usize) -> Self {
+        self.connections = limit;
+        self
+    }
+
+    /// So many calls at a time (65 536), of all connections together; more are refused as
+    /// [`Kind::Overloaded`].
+    pub fn in_flight(mut self, limit: usize) -> Self {
+        self.in_flight = limit;
+        self
+    }
+
+    /// How long calls may take to end when the server stops (20 s).
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Is told what happens.
+    pub fn observe(mut self, observer: impl Observe) -> Self {
+        self.own.observers.add(Arc::new(observer));
+        self
+    }
+
+    /// Serves, in tasks of the runtime.
+    pub fn start(self) -> Serving {
+        let Self { functions, policy, listeners, own, connections, in_flight, grace } = self;
+        let places = Arc::new(Semaphore::new(in_flight.min(Semaphore::MAX_PERMITS)));
+        let service = Arc::new(Service { functions, policy, places });
+        let seats = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
+        let (stop, end) = (CancellationToken::new(), CancellationToken::new());
+        let tasks = TaskTracker::new();
+        let (stopped, ended) = (stop.clone(), end.clone());
+        let house = House { service, own: Arc::new(own), seats, stopped, ended, grace };
+        for Listener(listener) in listeners {
+            tasks.spawn(house.clone().listen(listener, tasks.clone()));
+        }
+        tasks.close();
+        Serving { stop, _end: end.drop_guard(), tasks, grace }
+    }
+}
+
+impl Serving {
+    /// Takes no more connections and calls, lets those that run end, and returns when that is so, or
+    /// the time for it is over.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        drop(tokio::time::timeout(self.grace + AGAIN, self.tasks.wait()).await);
+    }
+}
+
+/// What every connection of a server shares.
+#[derive(Debug, Clone)]
+struct House {
+    service: Arc<Service>,
+    own: Arc<Introduction>,
+    seats: Arc<Semaphore>,
+    stopped: CancellationToken,
+    ended: CancellationToken,
+    grace: Duration,
+}
+
+impl House {
+    async fn listen(self, mut listener: Box<dyn Listen>, tasks: TaskTracker) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.stopped.cancelled() => return,
+                () = self.ended.cancelled() => return,
+            };
+            let stream = match accepted {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::warn!(address = listener.address(), %error, "accepting failed");
+                    tokio::time::sleep(AGAIN).await;
+                    continue;
+                }
+            };
+            let Ok(seat) = Arc::clone(&self.seats).try_acquire_owned() else {
+                let reason = "the server has too many connections";
+                let error = Error::new(Kind::Overloaded, Executed::Never, reason);
+                let address = &stream.address;
+                let side = Side::Server;
+                self.own.observers.tell(&Event::HandshakeFailed { side, address, error: &error });
+                continue;
+            };
+            let house = self.clone();
+            tasks.spawn(async move {
+                let _seat = seat;
+                house.serve(stream).await;
+            });
+        }
+    }
+
+    async fn serve(self, stream: Stream) {
+        let connection = tokio::select! {
+            greeted = self.greet(stream) => greeted,
+            () = self.stopped.cancelled() => return,
+            () = self.ended.cancelled() => return,
+        };
+        // The event has told what went wrong.
+        let Ok(connection) = connection else { return };
+        let drained = async {
+            self.stopped.cancelled().await;
+            connection.drain(self.grace).await;
+        };
+        tokio::select! {
+            () = connection.closed() => {}
+            () = drained => {}
+            () = self.ended.cancelled() => {
+                let reason = "the server ended";
+                connection.close(Error::new(Kind::Draining, Executed::Maybe, reason));
+            }
+        }
+    }
+
+    /// §1: by the first bytes.
+    async fn greet(&self, mut stream: Stream) -> Result<Arc<Connection>, Error> {
+        let mut buffer = BytesMut::with_capacity(1024);
+        let limit = self.own.limits.handshake;
+        let first = async {
+            while buffer.len() < PREFACE.len() && PREFACE.starts_with(&buffer) {
+                if stream.read.read_buf(&mut buffer).await.ok()? == 0 {
+                    return None;
+                }
+            }
+            Some(())
+        };
+        let begun = tokio::time::timeout(limit, first).await.ok().flatten();
+        if begun.is_none() || !buffer.starts_with(&PREFACE) {
+            let reason = match begun {
+                None => "it said nothing".to_owned(),
+                Some(()) => format!("it is no client: it began with {}", shown(&buffer)),
+            };
+            let error = Error::new(Kind::Protocol, Executed::Never, reason).at(&stream.address);
+            let (side, address) = (Side::Server, &*stream.address);
+            self.own.observers.tell(&Event::HandshakeFailed { side, address, error: &error });
+            return Err(error);
+        }
+        let rest = buffer.split_off(PREFACE.len());
+        connection::accept(stream, rest, &self.own, Arc::clone(&self.service)).await
+    }
+}
+
+/// What else dials a port.
+fn shown(bytes: &[u8]) -> String {
+    match bytes {
+        [0x16, 3, ..] => "a TLS handshake".to_owned(),
+        [b'G', b'E', b'T', b' ', ..] | [b'P', b'R', b'I', b' ', ..] => "HTTP".to_owned(),
+        [0..=3, _, 0xD2, ..] => "MeshxRpc's version 1, which is not served here".to_owned(),
+        other => format!("{:02x?}", other.get(..other.len().min(4)).unwrap_or_default()),
+    }
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Listener").field(&self.0.address()).finish()
+    }
+}

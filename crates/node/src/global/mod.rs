@@ -30,6 +30,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use meshx_etf::term;
+use meshx_rt::{Backoff, Seldom};
 use tokio::task::JoinSet;
 
 pub use names::{GlobalError, GlobalNames};
@@ -43,8 +44,9 @@ const NAME: &str = "global_name_server";
 /// Of the protocol between name servers (OTP 25 and later).
 const VERSION: i64 = 8;
 
-/// When processes that were ended begin anew.
+/// When processes that were ended begin anew; and if they cannot, in pauses of at most so long.
 const AGAIN: Duration = Duration::from_millis(100);
+const AGAIN_AT_LAST: Duration = Duration::from_secs(5);
 
 /// Which part a visible node has in the `global` of stock nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -80,25 +82,45 @@ pub(crate) fn start(node: &Arc<Inner>) {
 
 /// Whoever knows the pid of a process can end it. One that others rely on begins anew.
 async fn keep(node: &Arc<Inner>, global: Global, mut processes: Vec<Arc<Cell>>) {
+    let mut pause = Backoff::new(AGAIN, AGAIN_AT_LAST);
+    let failures = Seldom::new(1, Duration::from_mins(1));
     loop {
-        let mut ends = JoinSet::new();
-        for process in &processes {
-            let ended = process.ended.clone();
-            ends.spawn(async move { ended.cancelled().await });
-        }
-        ends.join_next().await;
-        tracing::error!(node = %node.id.name(), "a process of global was ended; it begins anew");
-        for process in &processes {
-            node.finish(process, term!(shutdown));
-        }
-        // Those who know us would go on with what is lost here.
-        for connection in node.peers.all() {
-            if global == Global::Full && !connection.is_hidden() {
-                connection.close("global begins anew");
+        if processes.is_empty() {
+            if failures.occurs().is_some() {
+                let node = node.id.name();
+                tracing::error!(
+                    %node, "global cannot begin: is {NAME} registered by the program, or no room \
+                    for a process left? It is tried again"
+                );
             }
+        } else {
+            end_of_one(node, global, &processes).await;
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(pause.step()).await;
         processes = begin(node, global);
+        if !processes.is_empty() {
+            pause.reset();
+        }
+    }
+}
+
+/// Waits for the end of one, and ends the others.
+async fn end_of_one(node: &Arc<Inner>, global: Global, processes: &[Arc<Cell>]) {
+    let mut ends = JoinSet::new();
+    for process in processes {
+        let ended = process.ended.clone();
+        ends.spawn(async move { ended.cancelled().await });
+    }
+    ends.join_next().await;
+    tracing::error!(node = %node.id.name(), "a process of global was ended; it begins anew");
+    for process in processes {
+        node.finish(process, term!(shutdown));
+    }
+    // Those who know us would go on with what is lost here.
+    for connection in node.peers.all() {
+        if global == Global::Full && !connection.is_hidden() {
+            connection.close("global begins anew");
+        }
     }
 }
 
@@ -125,4 +147,40 @@ fn server(node: &Arc<Inner>) -> Option<Mailbox> {
     mailbox.trap_exits(true);
     mailbox.register(NAME).ok()?;
     Some(mailbox)
+}
+
+#[cfg(test)]
+mod tests {
+    use meshx_dist::handshake::Cookie;
+
+    use super::*;
+    use crate::carrier::{Memory, Switchboard};
+
+    /// A program that has the name itself loses its connections once, not ten times a second.
+    #[tokio::test(start_paused = true)]
+    async fn who_cannot_begin_anew_stays_connected() {
+        let board = Switchboard::new();
+        let node = |name: &str, global| {
+            let builder = Node::builder(name).cookie(Cookie::new("secret"));
+            builder.visibility(Visibility::Visible { global }).carrier(Memory::new(&board)).start()
+        };
+        let a = node("a@h", Global::Full).await.unwrap();
+        let b = node("b@h", Global::Polite).await.unwrap();
+        b.connect(a.name()).await.unwrap();
+        let first = a.whereis(NAME).unwrap();
+        let server = a.inner().processes.named(NAME).unwrap();
+        a.inner().finish(&server, term!(kill));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let program = a.mailbox().unwrap();
+        program.register(NAME).unwrap();
+        assert!(a.peers().is_empty(), "what was known is lost");
+        b.connect(a.name()).await.unwrap();
+        let since = a.peers()[0].since;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(a.peers().first().map(|peer| peer.since), Some(since));
+        drop(program);
+        tokio::time::sleep(AGAIN_AT_LAST).await;
+        assert!(a.whereis(NAME).is_some_and(|again| again != first));
+        assert_eq!(a.peers()[0].since, since);
+    }
 }

@@ -1,7 +1,9 @@
 //! What runs on `meshx node`, to be tried.
 
 use meshx_node::etf::{Etf, Term};
-use meshx_node::{Answer, Builder, Caller, GenServer, Info, Mailbox, Next, Node, Raise, RpcTable};
+use meshx_node::{
+    Answer, Builder, Caller, GenServer, Info, Mailbox, Next, Node, Raise, RpcTable, SendError,
+};
 
 use crate::failure::Failure;
 
@@ -43,8 +45,10 @@ impl GenServer for Echo {
         let Info::Message(Term::Tuple(pair)) = info else { return Next::Continue };
         if let Ok([Term::Pid(from), message]) = <[Term; 2]>::try_from(pair) {
             let answer = Term::Tuple(vec![Term::Pid(process.pid().clone()), message]);
-            // Who went away meanwhile wants no answer.
-            drop(process.send_term(from, &answer).await);
+            // Who went away meanwhile wants no answer, and who never was there is not dialled for one.
+            if let Err(SendError::Busy(_)) = process.try_send_term(from.clone(), &answer) {
+                drop(process.send_term(from, &answer).await);
+            }
         }
         Next::Continue
     }
@@ -92,5 +96,35 @@ impl Counter {
             Count::Reset => 0,
             Count::Add(number) => self.0.wrapping_add(*number),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use meshx_node::carrier::{Static, Tcp};
+    use meshx_node::etf::{Atom, Node as NodeId, Pid, term};
+    use meshx_node::{Cookie, Signal};
+
+    use super::*;
+
+    /// A message names whomever it likes; nobody waits until that node does not answer.
+    #[tokio::test]
+    async fn echo_dials_nobody() {
+        let silent = meshx_rt::net::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let known = Static::default();
+        known.insert("silent@127.0.0.1", silent.local_addr().unwrap());
+        let builder = Node::builder("a@127.0.0.1").cookie(Cookie::new("secret"));
+        let node = builder.carrier(Tcp::loopback(known)).start().await.unwrap();
+        super::start(&node).await.unwrap();
+        let mut mailbox = node.mailbox().unwrap();
+        let stranger = NodeId::new(Atom::cut("silent@127.0.0.1"), 7);
+        let stranger = Pid { node: stranger, id: 1, serial: 0 };
+        for from in [stranger, mailbox.pid().clone()] {
+            mailbox.send_term("echo", &term!({ (from), hello })).await.unwrap();
+        }
+        let answer = mailbox.receive_within(Duration::from_secs(3)).await;
+        assert!(matches!(answer, Some(Signal::Message(_))), "{answer:?}");
     }
 }

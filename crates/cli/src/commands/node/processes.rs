@@ -117,7 +117,7 @@ mod tests {
         known.insert("silent@127.0.0.1", silent.local_addr().unwrap());
         let builder = Node::builder("a@127.0.0.1").cookie(Cookie::new("secret"));
         let node = builder.carrier(Tcp::loopback(known)).start().await.unwrap();
-        super::start(&node).await.unwrap();
+        start(&node).await.unwrap();
         let mut mailbox = node.mailbox().unwrap();
         let stranger = NodeId::new(Atom::cut("silent@127.0.0.1"), 7);
         let stranger = Pid { node: stranger, id: 1, serial: 0 };

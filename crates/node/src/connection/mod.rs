@@ -186,17 +186,21 @@ impl Connection {
         (self.read.load(Ordering::Relaxed), self.written.load(Ordering::Relaxed))
     }
 
-    /// Sends a message of the process number `sender`, encoded by `payload`.
-    pub(crate) fn send(
-        &self,
-        sender: u64,
-        control: &Control,
-        payload: impl FnOnce(&mut Draft) -> Result<(), TypedError>,
-    ) -> Result<(), Unsent> {
-        self.push(sender, Turn::Now, |draft| {
+    /// A message that its sender sends when there is room for it, with [`Connection::send`].
+    pub(crate) fn draft(&self, control: &Control, payload: &Term) -> Result<Draft, Unsent> {
+        let mut draft = DRAFT.take();
+        self.encode(&mut draft, |draft| {
             control.write(self.flags, None, draft)?;
-            payload(draft)
-        })
+            Ok(draft.payload(payload)?)
+        })?;
+        Ok(draft)
+    }
+
+    /// Sends what was drafted, as the process number `sender`.
+    pub(crate) fn send(&self, sender: u64, mut draft: Draft) -> Result<(), Unsent> {
+        let sent = self.put(sender, Turn::Now, &mut draft);
+        DRAFT.set(draft);
+        sent
     }
 
     /// Sends a message, encoded by `payload`.
@@ -254,42 +258,55 @@ impl Connection {
             return Err(Unsent::Busy { node: self.name().clone(), large: false });
         }
         DRAFT.with_borrow_mut(|draft| {
-            draft.clear(meshx_dist::link::form(self.flags));
-            write(draft).map_err(Unsent::Encode)?;
-            if draft.is_wide() && !self.flags.contains(Flags::V4_NC) {
-                return Err(self.incapable(Flags::V4_NC));
-            }
-            let mut out = lock(&self.out);
-            if out.closed {
-                drop(out);
-                return Err(Unsent::Closed { node: self.name().clone(), reason: self.why() });
-            }
-            if turn == Turn::Room {
-                let large = out.outbox.is_large(draft);
-                if out.outbox.is_busy(sender, large, BUSY) {
-                    return Err(Unsent::Busy { node: self.name().clone(), large });
-                }
-            }
-            let idle = out.outbox.is_empty();
-            let mut hopeless = false;
-            if turn == Turn::Urgent {
-                hopeless = out.urgent > HOPELESS;
-                out.urgent = out.urgent.saturating_add(draft.len());
-            }
-            out.outbox.push(sender, draft);
-            out.messages = out.messages.saturating_add(1);
-            if out.outbox.is_full(BUSY) {
-                self.is_full.store(true, Ordering::Relaxed);
-            }
-            drop(out);
-            if idle {
-                self.work.notify_one();
-            }
-            if hopeless {
-                self.close("it takes nothing of what is sent to it");
-            }
-            Ok(())
+            self.encode(draft, write)?;
+            self.put(sender, turn, draft)
         })
+    }
+
+    fn encode(
+        &self,
+        draft: &mut Draft,
+        write: impl FnOnce(&mut Draft) -> Result<(), TypedError>,
+    ) -> Result<(), Unsent> {
+        draft.clear(meshx_dist::link::form(self.flags));
+        write(draft).map_err(Unsent::Encode)?;
+        if draft.is_wide() && !self.flags.contains(Flags::V4_NC) {
+            return Err(self.incapable(Flags::V4_NC));
+        }
+        Ok(())
+    }
+
+    fn put(&self, sender: u64, turn: Turn, draft: &mut Draft) -> Result<(), Unsent> {
+        let mut out = lock(&self.out);
+        if out.closed {
+            drop(out);
+            return Err(Unsent::Closed { node: self.name().clone(), reason: self.why() });
+        }
+        if turn == Turn::Room {
+            let large = out.outbox.is_large(draft);
+            if out.outbox.is_busy(sender, large, BUSY) {
+                return Err(Unsent::Busy { node: self.name().clone(), large });
+            }
+        }
+        let idle = out.outbox.is_empty();
+        let mut hopeless = false;
+        if turn == Turn::Urgent {
+            hopeless = out.urgent > HOPELESS;
+            out.urgent = out.urgent.saturating_add(draft.len());
+        }
+        out.outbox.push(sender, draft);
+        out.messages = out.messages.saturating_add(1);
+        if out.outbox.is_full(BUSY) {
+            self.is_full.store(true, Ordering::Relaxed);
+        }
+        drop(out);
+        if idle {
+            self.work.notify_one();
+        }
+        if hopeless {
+            self.close("it takes nothing of what is sent to it");
+        }
+        Ok(())
     }
 
     /// A signal cannot fail to be encoded but by a fault of ours, or a reason that no term may be.
@@ -328,6 +345,11 @@ impl Connection {
         } else {
             LinkProtocol::Unanswered
         }
+    }
+
+    /// Whether it is one of the large messages, for which it takes more room.
+    pub(crate) fn is_large(&self, draft: &Draft) -> bool {
+        lock(&self.out).outbox.is_large(draft)
     }
 
     /// Whether this sender should wait before it sends a message, which may be a large one.
@@ -503,11 +525,8 @@ mod tests {
         for _ in 0..2 {
             exit(&connection, &pid, HOPELESS + 1);
             // Nor does a message make it too much, which could wait.
-            connection
-                .send_to(&pid, Recipient::Pid(&pid), Turn::Now, |draft| {
-                    Ok(draft.payload(&term!(small))?)
-                })
-                .unwrap();
+            let send = Control::Send { from: Some(pid.clone()), to: pid.clone() };
+            connection.send(1, connection.draft(&send, &term!(small)).unwrap()).unwrap();
             assert!(!connection.closing.is_cancelled());
             while !lock(&connection.out).outbox.is_empty() {
                 connection.take(&mut batch);
@@ -524,7 +543,7 @@ mod tests {
         let (connection, pid) = connection();
         let large = Term::Binary(vec![0; 200 << 20].into());
         let send = Control::Send { from: Some(pid.clone()), to: pid.clone() };
-        connection.send(1, &send, |draft| Ok(draft.payload(&large)?)).unwrap();
+        connection.send(1, connection.draft(&send, &large).unwrap()).unwrap();
         let mut batch = Batch::default();
         // More than may wait, all the while that the large one is on its way.
         for _ in 0..700 {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use meshx_dist::Payload;
 use meshx_dist::control::{Control, Target};
 use meshx_dist::handshake::Flags;
-use meshx_etf::dist::Draft;
 use meshx_etf::{Atom, Pid, Reference, Term, term};
 use serde::Serialize;
 
@@ -532,21 +531,23 @@ impl Inner {
         if !connection.flags.contains(Flags::SPAWN) {
             return Err(connection.incapable(Flags::SPAWN).into());
         }
+        let draft = connection.draft(&spawn, &Term::List(arguments.to_vec()))?;
         {
-            let _waits = connection.is_busy(sender(&cell.pid), true).then(|| cell.sending());
-            connection.room(sender(&cell.pid), true).await;
+            let (lane, large) = (sender(&cell.pid), connection.is_large(&draft));
+            let _waits = connection.is_busy(lane, large).then(|| cell.sending());
+            connection.room(lane, large).await;
         }
         let via = Some(connection.id);
         cell.spawning(reference.clone(), Spawning { via, node, abandoned: false });
-        let arguments = Term::List(arguments.to_vec());
         if !connection.relate(cell.pid.id, &self.processes) {
             let lost = Err(Atom::cut("noconnection"));
             cell.spawned(reference.clone(), via, lost, false, false);
             return Ok(());
         }
-        let payload = |draft: &mut Draft| Ok(draft.payload(&arguments)?);
-        let sent = connection.send(sender(&cell.pid), &spawn, payload);
-        sent.inspect_err(|_| cell.not_spawning(reference))?;
-        Ok(())
+        match connection.send(sender(&cell.pid), draft) {
+            // If the end of the connection came between, it has been told as it always is.
+            Err(error) if cell.not_spawning(reference) => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 }

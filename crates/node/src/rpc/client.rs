@@ -205,14 +205,13 @@ impl Inner {
             arity: 3,
             options: Term::nil(),
         };
-        connection.room(sender(&client.pid), true).await;
         let arguments =
             Term::List(vec![Term::Atom(module), Term::Atom(function), Term::List(arguments)]);
+        let lane = sender(&client.pid);
+        let draft = connection.draft(&spawn, &arguments).map_err(SendError::from)?;
+        connection.room(lane, connection.is_large(&draft)).await;
         // The reply is of no interest, and finds nobody who waits for it.
-        let sent = connection
-            .send(sender(&client.pid), &spawn, |draft| Ok(draft.payload(&arguments)?))
-            .map_err(SendError::from);
-        Ok(sent?)
+        Ok(connection.send(lane, draft).map_err(SendError::from)?)
     }
 }
 

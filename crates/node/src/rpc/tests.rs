@@ -79,6 +79,25 @@ async fn a_process_that_is_not_wanted_any_more_when_it_is_there_is_not_watched()
     assert_eq!((cell.expecting(), cell.spawning_count()), ((0, 0, 0), 0));
 }
 
+/// The connection ends just when the request should go: that is told once.
+#[tokio::test]
+async fn a_request_that_is_not_sent_is_told_once() {
+    let (client, server) = pair().await;
+    let asks = client.mailbox().unwrap();
+    let node = server.name().clone();
+    let ask = || {
+        let reference = client.inner().reference(asks.pid());
+        let spawning = Spawning { via: Some(9), node: node.clone(), abandoned: false };
+        asks.cell().spawning(reference.clone(), spawning);
+        reference
+    };
+    let (before, after) = (ask(), ask());
+    assert!(asks.cell().not_spawning(&before), "an error");
+    drop(asks.cell().lost(9));
+    assert!(!asks.cell().not_spawning(&after), "a signal, and no error");
+    assert_eq!(asks.queue_len(), 1);
+}
+
 /// As many processes as there can be: who calls is told, and not left to wait.
 #[tokio::test]
 async fn a_call_without_a_process_to_run_in_is_refused() {

@@ -355,6 +355,39 @@ async fn huge_and_small(size: usize, count: usize) {
     assert_eq!(message.body.term().unwrap(), huge);
 }
 
+/// As many large messages as may be on their way: what is small passes them, be it a message, a call or a
+/// request.
+#[tokio::test]
+async fn small_messages_and_calls_pass_many_large_ones() {
+    const MANY: usize = 64;
+    let _memory = MEMORY.read().await;
+    let known = Known::default();
+    let a = builder("a").carrier(known.tcp()).start().await.unwrap();
+    let b = builder("b").carrier(known.tcp()).mailbox_limit(4 << 30).start().await.unwrap();
+    known.add(&b);
+    let (mut large, mut small) = (b.mailbox().unwrap(), b.mailbox().unwrap());
+    a.connect(b.name()).await.unwrap();
+    let content = Term::from(&vec![7_u8; 4 << 20][..]);
+    let senders: Vec<_> = (0..MANY).map(|_| a.mailbox().unwrap()).collect();
+    for sender in &senders {
+        sender.send_term(large.pid(), &content).await.unwrap();
+    }
+    let mut asks = a.mailbox().unwrap();
+    asks.send(small.pid(), "small").await.unwrap();
+    next(&mut small).await;
+    let name: Term = a.rpc(b.name(), "erlang", "node", (), LIMIT).await.unwrap();
+    assert!(name.is_atom(b.name()));
+    a.rpc_cast(b.name(), "erlang", "node", ()).await.unwrap();
+    asks.spawn_request(b.name(), ("not", "there"), &[], false, false).await.unwrap();
+    assert!(matches!(next(&mut asks).await, Signal::Spawned { result: Err(_), .. }));
+    // They take turns, so all of them arrive at about the same time. One more has to wait.
+    assert!(asks.try_send_term(large.pid(), &content).is_err(), "they are on their way");
+    assert_eq!(large.queue_len(), 0, "the large ones were first");
+    for _ in 0..MANY {
+        next(&mut large).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn small_messages_pass_a_large_one() {
     huge_and_small(128 << 20, 300).await;

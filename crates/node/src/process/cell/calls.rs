@@ -46,9 +46,9 @@ impl Cell {
         self.state().spawning.insert(reference, spawning);
     }
 
-    /// The request was not sent.
-    pub(crate) fn not_spawning(&self, reference: &Reference) {
-        self.state().spawning.remove(reference);
+    /// The request was not sent; false if it was answered nevertheless, since its connection has ended.
+    pub(crate) fn not_spawning(&self, reference: &Reference) -> bool {
+        self.state().spawning.remove(reference).is_some()
     }
 
     /// The answer to a request, from where it was sent.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use meshx_dist::control::Target;
 use meshx_etf::{Atom, Pid, Reference, Term};
 
-use super::{Cell, Fate, Link, LinkProtocol, LinkStep, Reply, Via, Watch, Watcher};
+use super::{Cell, Fate, Link, LinkProtocol, LinkStep, Reply, State, Via, Watch, Watcher};
 use crate::process::signal::{Down, Signal};
 
 /// Others may link so many of their processes to one.
@@ -169,19 +169,20 @@ impl Cell {
         reference: Option<&Reference>,
     ) -> Option<(Reference, Watcher)> {
         let mut state = self.state();
-        let named = reference.and_then(|reference| {
-            let mut all = state.watchers.iter();
-            let of =
-                |all: &HashMap<_, Watcher>| all.get(reference).is_some_and(|it| it.pid == *pid);
-            all.find(|(_, all)| of(all)).map(|(via, _)| (*via, reference.clone()))
-        });
-        let (via, found) = named.or_else(|| {
-            let all = state.watchers.values().flatten();
-            let mut all = all.filter(|(_, watcher)| watcher.pid == *pid);
-            let first = all.next().map(|(reference, watcher)| (watcher.via, reference.clone()));
-            first.filter(|_| all.next().is_none())
-        })?;
+        let (via, found) = state.watcher(pid, reference)?;
         state.watchers.get_mut(&via)?.remove_entry(&found)
+    }
+
+    /// The reference of the monitor that [`Cell::take_watcher`] would take, and what it calls us.
+    pub(crate) fn watcher(
+        &self,
+        pid: &Pid,
+        reference: Option<&Reference>,
+    ) -> Option<(Reference, Target)> {
+        let state = self.state();
+        let (via, found) = state.watcher(pid, reference)?;
+        let target = state.watchers.get(&via)?.get(&found)?.target.clone();
+        Some((found, target))
     }
 
     /// How many watch us.
@@ -201,5 +202,22 @@ impl Cell {
     #[cfg(test)]
     pub(crate) fn spawning_count(&self) -> usize {
         self.state().spawning.len()
+    }
+}
+
+impl State {
+    fn watcher(&self, pid: &Pid, reference: Option<&Reference>) -> Option<(Via, Reference)> {
+        let named = reference.and_then(|reference| {
+            let mut all = self.watchers.iter();
+            let of =
+                |all: &HashMap<_, Watcher>| all.get(reference).is_some_and(|it| it.pid == *pid);
+            all.find(|(_, all)| of(all)).map(|(via, _)| (*via, reference.clone()))
+        });
+        named.or_else(|| {
+            let all = self.watchers.values().flatten();
+            let mut all = all.filter(|(_, watcher)| watcher.pid == *pid);
+            let first = all.next().map(|(reference, watcher)| (watcher.via, reference.clone()));
+            first.filter(|_| all.next().is_none())
+        })
     }
 }

@@ -48,6 +48,7 @@ impl GenServer for Subject {
     type Info = (String, i64);
 
     async fn init(&mut self, process: &Mailbox) -> Result<(), Term> {
+        assert_ne!(self.count, i64::MIN, "no such count");
         if self.count < 0 {
             return Err(term!({negative, (self.count)}));
         }
@@ -356,6 +357,8 @@ async fn a_server_that_cannot_start_says_why() {
     assert!(matches!(taken, Err(ServeError::Name(_))), "{taken:?}");
     let refused = pair.there.serve("t", subject(-1)).await;
     assert_eq!(refused, Err(ServeError::Init(term!({negative, (-1)}))));
+    let panics = pair.there.serve("t", subject(i64::MIN)).await;
+    assert_eq!(panics, Err(ServeError::Init(term!(panic))));
     assert!(pair.there.whereis("t").is_none());
     let nameless = pair.there.serve_nameless(subject(1)).await.unwrap();
     assert_eq!(pair.here.call::<_, i64>(&nameless, &Ask::Next, LIMIT).await.unwrap(), 2);

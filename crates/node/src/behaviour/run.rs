@@ -1,5 +1,7 @@
 //! The life of a [`GenServer`].
 
+use std::sync::Arc;
+
 use meshx_dist::Payload;
 use meshx_etf::{Atom, Pid, Term, TypedError, term};
 use tokio::sync::oneshot;
@@ -43,13 +45,17 @@ impl Node {
     }
 
     async fn begin<S: GenServer>(&self, mailbox: Mailbox, server: S) -> Result<Pid, ServeError> {
-        let pid = mailbox.pid().clone();
+        let (pid, cell) = (mailbox.pid().clone(), Arc::clone(mailbox.cell()));
         let (started, starting) = oneshot::channel();
         self.inner().run(mailbox, |mailbox| serve(mailbox, server, Some(started)));
         match starting.await {
             Ok(Ok(())) => Ok(pid),
             Ok(Err(reason)) => Err(ServeError::Init(reason)),
-            Err(_) => Err(ServeError::Init(term!(killed))),
+            // An exit signal, or a panic.
+            Err(_) => {
+                cell.ended.cancelled().await;
+                Err(ServeError::Init(cell.ended_with().unwrap_or_else(|| term!(killed))))
+            }
         }
     }
 }

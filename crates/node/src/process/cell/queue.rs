@@ -12,8 +12,10 @@ use crate::process::reply;
 use crate::process::signal::{Message, Signal};
 
 /// A process with so many signals waiting is behind: from here on messages do not keep the buffers
-/// that they were read into.
+/// that they were read into. With fewer, if its limit is less than as many buffers.
 const LAGGING: usize = 1024;
+/// How much is read into a buffer, of which a short message may be all that is kept.
+const BUFFER: usize = 64 * 1024;
 
 /// While it lives, a process waits until it can send.
 pub(crate) struct Sending<'c>(&'c Cell);
@@ -71,7 +73,7 @@ impl Cell {
             // A caller that gave up meanwhile is none.
             drop(caller.send(Reply::Message(reply)));
         } else if !state.only_answers && !self.is_late(state, &message.body) {
-            if state.queue.len() > LAGGING {
+            if state.queue.len() > (self.limit / BUFFER).min(LAGGING) {
                 message.body = message.body.compact();
             }
             state.push(Signal::Message(message), self.limit);
@@ -202,10 +204,28 @@ impl Cell {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::pin::pin;
+    use std::sync::Arc;
 
+    use bytes::Bytes;
     use meshx_etf::{Node, Pid};
 
     use super::*;
+
+    /// What counts is what messages have, but what they keep is what they were read into.
+    #[test]
+    fn buffers_that_are_kept_take_no_more_than_the_limit() {
+        let node = Node::new(Atom::cut("a@b"), 7);
+        for (limit, most) in [(1000, 1), (1 << 20, 17), (64 << 20, 1025), (1 << 30, 1025)] {
+            let cell = Cell::new(Pid { node: node.clone(), id: 1, serial: 0 }, limit);
+            let read: Vec<Bytes> = (0..2000).map(|_| vec![97; BUFFER].into()).collect();
+            for buffer in &read {
+                let body = Payload::new(buffer.slice(..2), Arc::default());
+                cell.deliver_message(Message { from: None, body });
+            }
+            assert_eq!(cell.queue_len(), read.len());
+            assert_eq!(read.iter().filter(|buffer| !buffer.is_unique()).count(), most);
+        }
+    }
 
     /// For a process that waits for an answer the limit is sixteen times as much: who waits for it goes
     /// on below that.

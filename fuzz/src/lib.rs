@@ -4,3 +4,4 @@
 pub mod dist;
 pub mod etf;
 pub mod link;
+pub mod rpc_v1;

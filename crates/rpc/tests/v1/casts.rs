@@ -30,7 +30,7 @@ fn functions(done: &Arc<Notify>) -> Functions {
 async fn a_cast_is_acknowledged_before_it_has_run_and_failures_are_counted() {
     let (done, told) = (Arc::new(Notify::new()), Told::default());
     let mut options = ServerOptions::default().observe(told.observer());
-    options.execute = Some(Duration::from_secs(60));
+    options.execute = Some(Duration::from_mins(1));
     let serving = serve(functions(&done), options);
     let client = Client::new(serving.memory.clone(), single()).unwrap();
     client.cast("sleep", &0).await.unwrap();

@@ -108,7 +108,7 @@ async fn a_client_says_right_things_in_the_wrong_place() {
     };
     // Blocks out of their order, of another request, of another connection.
     let (mut peer, writer) = shake().await;
-    let blocks = writer.request(false, 5, "echo", 0, &[1; 40_000]).unwrap().0;
+    let blocks = writer.request(false, 5, "echo", 0, &vec![1; 40_000]).unwrap().0;
     let first = blocks.slice(..4 + u32::from_be_bytes(*blocks.first_chunk().unwrap()) as usize);
     peer.say(&first).await;
     peer.say(&first).await;
@@ -162,7 +162,7 @@ async fn a_client_says_right_things_in_the_wrong_place() {
     peer.say(&hello().request(b"").unwrap()).await;
     let begun = Instant::now();
     assert_eq!(peer.rest().await, b"");
-    assert_eq!(begun.elapsed(), Duration::from_secs(60));
+    assert_eq!(begun.elapsed(), Duration::from_mins(1));
     works(&serving).await;
 }
 
@@ -192,7 +192,7 @@ async fn who_is_slow_on_purpose_is_given_up() {
     // Idle for a day, which is allowed; then one byte of a request every ten seconds.
     let mut peer = Peer::dial(&serving.memory).await;
     let writer = peer.shake(&hello()).await;
-    tokio::time::sleep(Duration::from_secs(86_400)).await;
+    tokio::time::sleep(Duration::from_hours(24)).await;
     peer.say(&writer.request(false, 1, "echo", 0, b"x").unwrap().0).await;
     peer.message().await;
     let begun = Instant::now();
@@ -207,7 +207,7 @@ async fn who_is_slow_on_purpose_is_given_up() {
     // Takes nothing of a long answer.
     let mut peer = Peer::dial(&serving.memory).await;
     let writer = peer.shake(&hello()).await;
-    peer.say(&writer.request(false, 1, "echo", 0, &[1; 1_000_000]).unwrap().0).await;
+    peer.say(&writer.request(false, 1, "echo", 0, &vec![1; 1_000_000]).unwrap().0).await;
     told.take();
     tokio::time::sleep(Duration::from_secs(31)).await;
     assert_eq!(told.take(), ["server call echo 1: transport", "server disconnected: transport"]);
@@ -248,7 +248,7 @@ async fn a_hundred_thousand_tiny_blocks_are_one_argument() {
             let len = read.read_u32().await.unwrap();
             let mut message = vec![0; len as usize];
             read.read_exact(&mut message).await.unwrap();
-            bytes += message.iter().filter(|&&byte| byte == b'x').count();
+            bytes += message.split(|&byte| byte == b'x').count() - 1;
         }
         bytes
     };

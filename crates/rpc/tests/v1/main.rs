@@ -1,6 +1,6 @@
 //! Version 1 between our client, our server, recorded bytes of the Elixir package, and peers that mean
 //! no good.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "tests")]
 
 mod captures;
 mod casts;

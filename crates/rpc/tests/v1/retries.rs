@@ -199,12 +199,12 @@ async fn attempts_to_connect_become_rare_and_callers_wait_for_their_time() {
     let attempts = Arc::new(AtomicUsize::new(0));
     let client = Client::new(Nowhere(Arc::clone(&attempts)), single()).unwrap();
     let begun = Instant::now();
-    let call = client.request("f").within(Duration::from_secs(60));
+    let call = client.request("f").within(Duration::from_mins(1));
     let error = call.call_raw(Body::raw("")).await.unwrap_err();
     assert_eq!((error.kind(), error.executed()), (Kind::Transport, Executed::Never));
     assert!(error.reason().starts_with("it cannot be reached: connection refused"), "{error}");
     assert_eq!(error.to_string().split(':').next(), Some("f at nowhere"));
-    assert_eq!(begun.elapsed(), Duration::from_secs(60));
+    assert_eq!(begun.elapsed(), Duration::from_mins(1));
     let attempts = attempts.load(Ordering::SeqCst);
     assert!((10..40).contains(&attempts), "{attempts}");
 }
@@ -258,9 +258,9 @@ async fn a_connection_without_requests_is_made_anew_when_that_is_wanted() {
     let told = Told::default();
     let serving = serve(Functions::new(), ServerOptions::default().observe(told.observer()));
     let mut options = single();
-    options.idle = Some(Duration::from_secs(600));
+    options.idle = Some(Duration::from_mins(10));
     let client = Client::new(serving.memory.clone(), options).unwrap();
-    tokio::time::sleep(Duration::from_secs(3000)).await;
+    tokio::time::sleep(Duration::from_mins(50)).await;
     let connected = told.take().into_iter().filter(|told| told == "server connected").count();
     assert!((5..=6).contains(&connected), "{connected}");
     drop(client);

@@ -1,6 +1,7 @@
 //! The protocol against the recorded bytes, against itself, and against nonsense.
 
 #[path = "../../../tests/v1/captures.rs"]
+#[allow(unreachable_pub, reason = "a module of another crate")]
 mod captures;
 
 use bytes::{Bytes, BytesMut};
@@ -43,10 +44,7 @@ fn every_recorded_byte_is_read_and_written_again() {
             let server_size = if name.starts_with("07") { 16384 } else { block_size };
             let client = Hello::read_request(&message, block_size, client_key).unwrap();
             assert_eq!(client.request(client_key).unwrap(), first[..]);
-            let refusal = match Hello::read_request(&message, server_size, server_key) {
-                Ok(_) => None,
-                Err(refusal) => Some(refusal),
-            };
+            let refusal = Hello::read_request(&message, server_size, server_key).err();
             let answer = match seen.next() {
                 Some(Seen::Server(answer)) => answer,
                 Some(Seen::ServerEnd) => {
@@ -346,9 +344,9 @@ proptest! {
         }
         let message = Bytes::from(bytes);
         let peer = message.get(10..14).map(Bytes::copy_from_slice).unwrap_or_default();
-        _ = Requests::new(peer.clone(), checksums, 100).take(&message);
-        _ = Answers::new(peer, checksums, 100, 0).take(&message);
-        _ = Hello::read_request(&message, 16384, b"");
-        _ = Hello::read_answer(&message, 0, 16384, b"");
+        drop(Requests::new(peer.clone(), checksums, 100).take(&message));
+        drop(Answers::new(peer, checksums, 100, 0).take(&message));
+        drop(Hello::read_request(&message, 16384, b""));
+        drop(Hello::read_answer(&message, 0, 16384, b""));
     }
 }

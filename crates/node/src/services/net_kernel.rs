@@ -15,7 +15,9 @@ use crate::process::{Mailbox, Signal};
 pub(super) async fn serve(node: Arc<Inner>, mut mailbox: Mailbox) {
     while let Some(signal) = mailbox.receive().await {
         let Signal::Message(message) = signal else { continue };
-        let Ok(Envelope::Call(from, request)) = Envelope::open_small(&message.body) else { continue };
+        let Ok(Envelope::Call(from, request)) = Envelope::open_small(&message.body) else {
+            continue;
+        };
         if let Some(answer) = answer(&node, &request) {
             let (to, answer) = from.answer(answer);
             node.post(mailbox.pid(), &to, &answer);

@@ -4,6 +4,7 @@
 //! * [`Body`] and [`Codec`]: arguments and results as bytes.
 //! * [`Error`]: why a call failed, and whether the function ran.
 //! * [`Policy`]: who may call which of them.
+//! * [`listing`]: what a server tells of what it offers, where that is allowed.
 //! * [`transport`]: TCP, Unix sockets, memory; or any [`Dial`](transport::Dial) and
 //!   [`Listen`](transport::Listen).
 //! * [`event`]: one stream of what happens, from which logs, metrics and traces are made.
@@ -15,6 +16,7 @@ mod context;
 mod error;
 pub mod event;
 mod functions;
+pub mod listing;
 mod policy;
 mod proto;
 mod server;

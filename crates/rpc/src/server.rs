@@ -14,7 +14,7 @@ use crate::event::{Event, Observe, Side};
 use crate::policy::Policy;
 use crate::proto::v2::{Algorithm, Key, PREFACE};
 use crate::transport::{Listen, Stream};
-use crate::{Error, Executed, Functions, Kind};
+use crate::{Error, Executed, Functions, Kind, listing};
 
 /// After an error the listener is asked again after this long.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -42,6 +42,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 pub struct Server {
     functions: Functions,
     policy: Option<Policy>,
+    listing: bool,
     listeners: Vec<Listener>,
     own: Introduction,
     connections: usize,
@@ -67,6 +68,7 @@ impl Server {
         Self {
             functions,
             policy: None,
+            listing: false,
             listeners: Vec::new(),
             own: Introduction::default(),
             connections: 4096,
@@ -84,6 +86,13 @@ impl Server {
     /// Who may call what. Without a policy everybody who can connect may call everything.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = Some(policy);
+        self
+    }
+
+    /// Tells callers which of the functions they may call, by two functions of its own
+    /// ([`listing`]). By default nothing is told.
+    pub fn listing(mut self, allowed: bool) -> Self {
+        self.listing = allowed;
         self
     }
 
@@ -145,7 +154,10 @@ impl Server {
 
     /// Serves, in tasks of the runtime.
     pub fn start(self) -> Serving {
-        let Self { functions, policy, listeners, own, connections, in_flight, grace } = self;
+        let Self { functions, policy, listing, listeners, own, connections, in_flight, grace } =
+            self;
+        let functions =
+            if listing { listing::with(functions, policy.clone()) } else { functions };
         let places = Arc::new(Semaphore::new(in_flight.min(Semaphore::MAX_PERMITS)));
         let service = Arc::new(Service { functions, policy, places });
         let seats = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));

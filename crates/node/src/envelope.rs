@@ -32,9 +32,9 @@ impl Envelope {
         body.term().map(Self::of)
     }
 
-    /// As [`Envelope::open`], of at most [`TERMS`].
+    /// As [`Envelope::open`], of at most [`TERMS`]; what is kept of it holds no buffer of the connection.
     pub(crate) fn open_small(body: &Payload) -> Result<Self, DecodeError> {
-        body.term_up_to(TERMS).map(Self::of)
+        body.clone().compact().term_up_to(TERMS).map(Self::of)
     }
 
     fn of(mut term: Term) -> Self {
@@ -131,5 +131,16 @@ mod tests {
         let limit = DecodeError::Terms { limit: TERMS };
         assert_eq!(Envelope::open_small(&nils(TERMS)).unwrap_err(), limit);
         assert!(Envelope::open(&nils(TERMS)).is_ok());
+    }
+
+    /// The name of a group, or a lock, is kept for long.
+    #[test]
+    fn servers_of_the_node_keep_no_buffers() {
+        let name = Payload::of(&Term::from(&[7_u8; 100][..])).unwrap();
+        let buffer = bytes::Bytes::from([name.bytes().as_ref(), &[0; 8 * 1024]].concat());
+        let body = Payload::new(buffer.slice(..name.bytes().len()), Arc::default());
+        let Ok(Envelope::Other(Term::Binary(kept))) = Envelope::open_small(&body) else { panic!() };
+        assert!(!buffer.as_ptr_range().contains(&kept.as_ptr()));
+        assert_eq!(kept.len(), 100);
     }
 }

@@ -6,6 +6,7 @@ mod histogram;
 mod page;
 
 use std::fmt;
+use std::sync::Arc;
 
 use self::counts::{BySide, Calls, Connections, Kinds};
 use self::functions::Functions;
@@ -21,7 +22,8 @@ type Counter = (&'static str, &'static str, fn(&Calls) -> u64);
 
 /// Counts events, and shows the counts in the text format of Prometheus ([`render`](Self::render)).
 ///
-/// Counting takes no lock, and allocates nothing after the first call of a function on a thread.
+/// Clones count together: one is given to each client and server, one is kept to be shown. Counting
+/// takes no lock, and allocates nothing after the first call of a function on a thread.
 ///
 /// The number of functions is bounded: those beyond are counted together as `other`. So are calls at a
 /// server that failed and surely did not run, as long as the function has no count yet: peers cannot
@@ -48,7 +50,10 @@ type Counter = (&'static str, &'static str, fn(&Calls) -> u64);
 /// | `meshx_rpc_unreachable_total` | `reason` | connections that could not be made |
 ///
 /// The bounds of all histograms are powers of two of a nanosecond, from 1.024 µs to 68.7 s.
-pub struct Metrics {
+#[derive(Clone)]
+pub struct Metrics(Arc<Counted>);
+
+struct Counted {
     functions: Functions,
     connections: BySide<Connections>,
     unreachable: Kinds,
@@ -66,11 +71,11 @@ impl Metrics {
     /// With room for another number of functions. Each takes about 5 kB for each thread that calls or
     /// runs it, up to eight.
     pub fn with_functions(most: usize) -> Self {
-        Self {
+        Self(Arc::new(Counted {
             functions: Functions::new(most),
             connections: BySide::default(),
             unreachable: Kinds::default(),
-        }
+        }))
     }
 
     /// All counts, in the text format of Prometheus (version 0.0.4).
@@ -84,12 +89,12 @@ impl Metrics {
     fn called(&self, called: &Called<'_>) {
         let ran = called.result.map_or_else(|error| error.executed() != Executed::Never, |()| true);
         let add = (ran || called.side == Side::Client) && called.function.len() <= NAME_MAX;
-        self.functions.count(called.function, add, |it| it.sides.of(called.side).add(called));
+        self.0.functions.count(called.function, add, |it| it.sides.of(called.side).add(called));
     }
 
     fn render_calls(&self, page: &mut Page) {
         // Each function, and what its threads have counted.
-        let functions = self.functions.collect();
+        let functions = self.0.functions.collect();
         let rows = || {
             functions.iter().flat_map(|(name, counts)| {
                 BOTH.into_iter().map(move |side| (*name, side.name(), counts.sides.of(side)))
@@ -154,7 +159,7 @@ impl Metrics {
 
     fn render_connections(&self, page: &mut Page) {
         let rows =
-            || BOTH.into_iter().map(|side| (("side", side.name()), self.connections.of(side)));
+            || BOTH.into_iter().map(|side| (("side", side.name()), self.0.connections.of(side)));
         page.family("meshx_rpc_connections", "gauge", "Connections that are up.");
         for (side, connections) in rows() {
             page.sample("meshx_rpc_connections", &[side], connections.up());
@@ -184,7 +189,7 @@ impl Metrics {
             }
         }
         page.family("meshx_rpc_unreachable_total", "counter", "Connections that were not made.");
-        for (reason, count) in self.unreachable.counts() {
+        for (reason, count) in self.0.unreachable.counts() {
             page.sample("meshx_rpc_unreachable_total", &[("reason", reason)], count);
         }
     }
@@ -208,18 +213,18 @@ impl Observe for Metrics {
             Event::Called(called) => self.called(called),
             Event::CastLost { function, error } => {
                 let add = function.len() <= NAME_MAX;
-                self.functions.count(function, add, |counts| counts.lost.add(Err(error)));
+                self.0.functions.count(function, add, |counts| counts.lost.add(Err(error)));
             }
             Event::Connected { side, peer, took } => {
-                self.connections.of(side).came_up(peer.protocol, took);
+                self.0.connections.of(side).came_up(peer.protocol, took);
             }
             Event::Disconnected { side, error, .. } => {
-                self.connections.of(side).ended.add(error.map_or(Ok(()), Err));
+                self.0.connections.of(side).ended.add(error.map_or(Ok(()), Err));
             }
             Event::HandshakeFailed { side, error, .. } => {
-                self.connections.of(side).failures.add(Err(error));
+                self.0.connections.of(side).failures.add(Err(error));
             }
-            Event::Unreachable { error, .. } => self.unreachable.add(Err(error)),
+            Event::Unreachable { error, .. } => self.0.unreachable.add(Err(error)),
         }
     }
 }

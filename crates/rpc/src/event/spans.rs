@@ -6,7 +6,7 @@ mod export;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -20,6 +20,8 @@ use crate::trace::TraceParent;
 /// (OTLP 1.9, "JSON Protobuf Encoding"). They are to be posted to a collector, `http://…:4318/v1/traces`,
 /// as `application/json`: with the feature `otlp`, `export` does that.
 ///
+/// Clones keep together: one is given to each client and server, one is kept to take from.
+///
 /// Only calls with a `trace` that is sampled are kept ([`TraceParent`](crate::TraceParent)). Names are
 /// those of the semantic conventions for RPC: `rpc.system.name` (and `rpc.system`, as it was called
 /// before), `rpc.method`, `server.address` or `client.address`, `error.type`; what they have no name
@@ -30,7 +32,10 @@ use crate::trace::TraceParent;
 /// let spans = Spans::new("orders");
 /// assert_eq!(spans.take(), None);
 /// ```
-pub struct Spans {
+#[derive(Clone)]
+pub struct Spans(Arc<Inside>);
+
+struct Inside {
     service: String,
     kept: Mutex<VecDeque<Span>>,
     dropped: AtomicU64,
@@ -90,7 +95,8 @@ impl Spans {
 
     /// Of the program that is called this (`service.name`).
     pub fn new(service: impl Into<String>) -> Self {
-        Self { service: service.into(), kept: Mutex::default(), dropped: AtomicU64::new(0) }
+        let (kept, dropped) = (Mutex::default(), AtomicU64::new(0));
+        Self(Arc::new(Inside { service: service.into(), kept, dropped }))
     }
 
     /// Takes the oldest spans, as the body of one request; `None` if there are none.
@@ -101,7 +107,7 @@ impl Spans {
     /// The same, with the number of spans.
     fn take_counted(&self) -> Option<(String, usize)> {
         let spans: Vec<Span> = {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
             let most = kept.len().min(Self::TAKEN);
             kept.drain(..most).collect()
         };
@@ -109,7 +115,7 @@ impl Spans {
         if count == 0 {
             return None;
         }
-        let resource = json!({ "attributes": [text("service.name", self.service.as_str())] });
+        let resource = json!({ "attributes": [text("service.name", self.0.service.as_str())] });
         let scope = json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") });
         let scoped = json!([{ "scope": scope, "spans": spans }]);
         let body = json!({ "resourceSpans": [{ "resource": resource, "scopeSpans": scoped }] });
@@ -118,23 +124,23 @@ impl Spans {
 
     /// How many were dropped: nobody took those before, or the collector did not.
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.0.dropped.load(Ordering::Relaxed)
     }
 
     fn keep(&self, called: &Called<'_>, now: Duration) {
         let Some(span) = Span::of(called, now) else { return };
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() < Self::KEPT {
             kept.push_back(span);
         } else {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.0.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
 impl fmt::Debug for Spans {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spans").field("service", &self.service).finish_non_exhaustive()
+        f.debug_struct("Spans").field("service", &self.0.service).finish_non_exhaustive()
     }
 }
 

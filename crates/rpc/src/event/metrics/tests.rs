@@ -1,7 +1,6 @@
 #![allow(clippy::float_cmp, reason = "what is counted is exact")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -259,10 +258,10 @@ fn peers_cannot_fill_the_list_of_functions() {
 
 #[test]
 fn no_call_is_missed_when_many_threads_count_and_one_reads() {
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Metrics::new();
     let threads: Vec<_> = (0..10)
         .map(|_| {
-            let metrics = Arc::clone(&metrics);
+            let metrics = metrics.clone();
             thread::spawn(move || {
                 for call in 0..1000 {
                     let function = ["a", "b", "c"][call % 3];

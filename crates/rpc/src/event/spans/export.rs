@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -51,7 +50,7 @@ impl Spans {
     /// after it is told to, at the latest.
     ///
     /// The collector listens for OTLP over HTTP without TLS, usually at `127.0.0.1:4318`.
-    pub async fn export(self: Arc<Self>, collector: impl Dial, stop: CancellationToken) {
+    pub async fn export(self, collector: impl Dial, stop: CancellationToken) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -104,7 +103,7 @@ impl Spans {
                     let (collector, reason) = (collector.address(), failed.reason);
                     tracing::warn!(collector, reason, spans = count, "spans are lost");
                     let count = u64::try_from(count).unwrap_or(u64::MAX);
-                    self.dropped.fetch_add(count, Ordering::Relaxed);
+                    self.0.dropped.fetch_add(count, Ordering::Relaxed);
                     return;
                 }
             }
@@ -180,7 +179,7 @@ mod tests {
 
     /// Spans that are being exported, and the collector's end.
     struct Exported {
-        spans: Arc<Spans>,
+        spans: Spans,
         collector: MemoryListening,
         stop: CancellationToken,
         task: JoinHandle<()>,
@@ -188,8 +187,8 @@ mod tests {
 
     fn exported() -> Exported {
         let (dial, collector) = Memory::pair();
-        let (spans, stop) = (Arc::new(Spans::new("orders")), CancellationToken::new());
-        let task = tokio::spawn(Arc::clone(&spans).export(dial, stop.clone()));
+        let (spans, stop) = (Spans::new("orders"), CancellationToken::new());
+        let task = tokio::spawn(spans.clone().export(dial, stop.clone()));
         Exported { spans, collector, stop, task }
     }
 

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::FAR;
 use super::lane::{self, Job, Shared};
 use super::options::ClientOptions;
 use super::term;
@@ -272,9 +273,6 @@ impl Client {
         Err(error)
     }
 }
-
-/// Longer waits are none.
-const FAR: Duration = Duration::from_hours(365 * 24);
 
 fn closed() -> Error {
     Error::new(Kind::Draining, Executed::Never, "the client is closed")

@@ -226,6 +226,7 @@ impl Connection {
         let mut exchange = Exchange {
             answers: Answers::new(self.remote.clone(), checksums, limit, number),
             left: bytes,
+            limit,
             function: Arc::clone(&job.function),
             way: job.way,
             times,
@@ -276,6 +277,8 @@ struct Exchange {
     answers: Answers,
     /// What of it is not written yet.
     left: Bytes,
+    /// The longest result.
+    limit: usize,
     function: Arc<str>,
     way: Way,
     times: Times,
@@ -361,7 +364,7 @@ impl Exchange {
             (Answer::Acknowledgement, Way::Cast) => Some((Ok(Body::raw(Bytes::new())), true)),
             (Answer::Result { flag, content, blocks }, Way::Call | Way::Stream) => {
                 self.received = Amount { bytes: content.len() as u64, blocks };
-                Some((Ok(term::from_wire(flag, content)), true))
+                Some((Ok(term::from_wire(flag, content, self.limit)), true))
             }
             (Answer::Acknowledgement, _) => {
                 let reason = "it answered a call as if it were a cast";

@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::FAR;
 use super::exchange::{Connection, End};
 use super::options::ClientOptions;
 use crate::codec::Body;
@@ -60,7 +61,7 @@ pub(super) struct Waiting {
 pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     let conn_ref = shared.options.common.conn_ref();
     let (first, limit) = shared.options.reconnect;
-    let mut backoff = Backoff::new(first, limit);
+    let mut backoff = Backoff::new(first.min(FAR), limit.min(FAR));
     loop {
         let connection = tokio::select! {
             connection = Connection::make(&shared, &conn_ref) => connection,
@@ -269,5 +270,5 @@ impl Waiting {
 /// About as long, so that not all do it at once.
 pub(super) fn about(time: Duration) -> Duration {
     let share = f64::from(random::u32()) / f64::from(u32::MAX);
-    time.mul_f64(0.9 + share / 5.0)
+    time.min(FAR).mul_f64(0.9 + share / 5.0)
 }

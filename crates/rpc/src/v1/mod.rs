@@ -59,6 +59,11 @@ mod term;
 pub use client::{Client, Request};
 pub use options::{ClientOptions, Common, ServerOptions, SharedKey};
 pub use server::Server;
+#[allow(unused_imports, reason = "for a listener that serves both versions")]
+pub(crate) use server::Service;
+
+/// Longer waits are none, and can be added to any time.
+const FAR: std::time::Duration = std::time::Duration::from_hours(365 * 24);
 
 pub mod wire {
     //! The protocol as values: bytes in, values and bytes out. For tests, tools and fuzzing.

@@ -60,7 +60,7 @@ pub struct ServerOptions {
     pub casts: usize,
     /// How long calls may go on when the server stops; default 10 s.
     pub drain: Duration,
-    pub(super) observers: Observers,
+    pub(crate) observers: Observers,
 }
 
 /// How a [`Client`](super::Client) calls.

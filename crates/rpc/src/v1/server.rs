@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::FAR;
 use super::options::ServerOptions;
 use crate::context::Refs;
 use crate::error::Error;
@@ -104,7 +105,7 @@ impl Server {
         }
         drop(listener);
         connections.close();
-        let until = Instant::now() + service.options.drain;
+        let until = Instant::now() + service.options.drain.min(FAR);
         if timeout_at(until, connections.wait()).await.is_err() {
             service.killed.cancel();
         }

@@ -245,7 +245,7 @@ impl Connection<'_> {
     /// Runs a call and answers it.
     async fn call(&mut self, taken: Taken) -> Option<End> {
         let Taken { request, name, mut times } = taken;
-        let argument = term::from_wire(request.flag, request.content.clone());
+        let argument = argument(self.service, &request);
         let began = Instant::now();
         let outcome = tokio::select! {
             biased;
@@ -359,6 +359,11 @@ impl Connection<'_> {
     }
 }
 
+fn argument(service: &Service, request: &Request) -> Body {
+    let limit = service.options.common.message_max;
+    term::from_wire(request.flag, request.content.clone(), limit)
+}
+
 /// Why a call failed, and what its caller is told: the first of these that fits into a block.
 struct Failed {
     error: Error,
@@ -450,7 +455,7 @@ async fn run_cast(
     mut times: Times,
     place: Option<OwnedSemaphorePermit>,
 ) {
-    let argument = term::from_wire(request.flag, request.content.clone());
+    let argument = argument(&service, &request);
     let began = Instant::now();
     let result = tokio::select! {
         done = execute(&service, &peer, &request, &name, argument) => match done {

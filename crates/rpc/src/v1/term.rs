@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use bytes::Bytes;
-use meshx_etf::{Atom, Binary, Encoder, Map, Term, decode};
+use meshx_etf::{Atom, AtomForm, Binary, Decoder, Encoder, Limits, Map, Term, decode, encode};
 
 use super::wire::Fault;
 use crate::codec::{Body, Codec, CodecError};
@@ -32,9 +32,23 @@ pub(super) fn to_wire(body: &Body) -> Result<(u8, Bytes), CodecError> {
     }
 }
 
-/// The other way round.
-pub(super) fn from_wire(flag: u8, bytes: Bytes) -> Body {
-    Body { codec: if flag == 0 { Codec::Raw } else { Codec::Etf }, bytes }
+/// The other way round. A compressed term, which an Elixir program may be configured to send, is taken
+/// if it has not more than `limit` bytes.
+pub(super) fn from_wire(flag: u8, bytes: Bytes, limit: usize) -> Body {
+    match (flag, &bytes[..]) {
+        (0, _) => Body::raw(bytes),
+        (_, [131, 80, ..]) => {
+            Body { codec: Codec::Etf, bytes: inflated(&bytes, limit).unwrap_or(bytes) }
+        }
+        _ => Body { codec: Codec::Etf, bytes },
+    }
+}
+
+fn inflated(bytes: &[u8], limit: usize) -> Option<Bytes> {
+    let mut limits = Limits::default();
+    limits.inflated = limit;
+    let term = Decoder::new().limits(limits).term(bytes).ok()?;
+    encode(&term).ok().map(Bytes::from)
 }
 
 /// An argument as another caller would have written it: a tuple for a list, and `nil` for `[]`. An
@@ -117,14 +131,14 @@ fn exception(module: &str, message: &str) -> Bytes {
 
 /// With atoms that every release of Erlang/OTP reads.
 fn written(term: &Term) -> Bytes {
-    let encoder = Encoder::new().atoms(meshx_etf::AtomForm::Latin1);
+    let encoder = Encoder::new().atoms(AtomForm::Latin1);
     // Only a term with more elements than can be counted has no form; none is made here.
     encoder.term(term).unwrap_or_default().into()
 }
 
 /// The error that a server told of a call of `function`.
 pub(super) fn read_error(flag: u8, bytes: Bytes, function: &str) -> Error {
-    let value = from_wire(flag, bytes);
+    let value = from_wire(flag, bytes, LOOKED_INTO);
     let application = |reason: String| {
         Error::new(Kind::Application, Executed::Yes, reason).with_value(value.clone())
     };
@@ -234,4 +248,88 @@ fn short(what: &dyn fmt::Display) -> String {
     // An error is where it ends.
     _ = write!(short, "{what}");
     short.0
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use meshx_etf::term;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn etf(term: &Term) -> Body {
+        Body { codec: Codec::Etf, bytes: encode(term).unwrap().into() }
+    }
+
+    #[test]
+    fn a_term_that_is_a_binary_goes_as_its_bytes() {
+        let wire = |body: &Body| to_wire(body).unwrap();
+        assert_eq!(wire(&etf(&term!("text"))), (0, Bytes::from("text")));
+        assert_eq!(wire(&etf(&term!(""))), (0, Bytes::new()));
+        assert_eq!(wire(&Body::raw("raw")), (0, Bytes::from("raw")));
+        let list = etf(&term!(["text"]));
+        assert_eq!(wire(&list), (1, list.bytes.clone()));
+        // What only begins like one.
+        for bytes in [&[131, 109, 0, 0, 0, 2, 1][..], &[131, 109, 0, 0, 0, 0, 1], &[131, 109]] {
+            let body = Body { codec: Codec::Etf, bytes: Bytes::from(bytes) };
+            assert_eq!(wire(&body), (1, body.bytes.clone()));
+        }
+        to_wire(&Body::encode(Codec::Json, "no").unwrap()).unwrap_err();
+    }
+
+    #[test]
+    fn compressed_terms_are_read_under_the_limit() {
+        let term = Term::List(vec![Term::Integer(1_000_000); 1000]);
+        let packed = Encoder::new().compressed(6).term(&term).unwrap();
+        assert_eq!(packed[..2], [131, 80]);
+        let packed = Bytes::from(packed);
+        assert_eq!(from_wire(1, packed.clone(), 100_000), etf(&term));
+        assert_eq!(from_wire(1, packed.clone(), 1000).bytes, packed);
+        assert_eq!(from_wire(0, packed.clone(), 100_000), Body::raw(packed));
+    }
+
+    #[test]
+    fn an_undefined_function_is_the_called_one_or_another() {
+        let told = |term: Term| {
+            let error = read_error(1, encode(&term).unwrap().into(), "f");
+            (error.kind(), error.executed())
+        };
+        let unknown = (Kind::UnknownFunction, Executed::Never);
+        let failed = (Kind::Application, Executed::Yes);
+        assert_eq!(told(term!({undef, [{m, f, [[1]], []}, {m, g, 2, []}]})), unknown);
+        assert_eq!(told(term!({undef, [{m, f, 1, []}]})), unknown);
+        assert_eq!(told(term!({undef, []})), unknown);
+        // Something that it called.
+        assert_eq!(told(term!({undef, [{m, g, [1], []}, {m, f, 1, []}]})), failed);
+        assert_eq!(told(term!({undef, [{m, f, [1, 2], []}, {m, f, 1, []}]})), failed);
+        assert_eq!(told(term!({undef, [f]})), failed);
+    }
+
+    #[test]
+    fn long_errors_are_shown_in_part() {
+        let error = read_error(1, etf(&Term::List(vec![term!(a); 10_000])).bytes, "f");
+        assert!(error.reason().len() < 400 && error.reason().ends_with('…'), "{error}");
+        let error = read_error(0, Bytes::from(vec![b'a'; 1000]), "f");
+        assert!(error.reason().len() < 400, "{error}");
+        let error = read_error(1, Bytes::from(vec![b'a'; 1 << 20]), "f");
+        assert_eq!(error.reason(), "an error of 1048576 bytes");
+    }
+
+    proptest! {
+        #[test]
+        fn no_error_is_too_strange(
+            flag: u8,
+            mut bytes in prop::collection::vec(any::<u8>(), 0..100),
+            term: bool,
+        ) {
+            if let (true, Some(first)) = (term, bytes.first_mut()) {
+                *first = 131;
+            }
+            let bytes = Bytes::from(bytes);
+            let error = read_error(flag, bytes.clone(), "f");
+            prop_assert!(error.value().is_some());
+            drop(unlisted(&from_wire(flag, bytes, 1000)));
+        }
+    }
 }

@@ -75,10 +75,9 @@ impl Offered {
 
     fn one(&self, name: &str, permits: Option<&Permits>) -> Option<Listed> {
         let function = self.functions.get(name)?;
-        permits.is_none_or(|it| it.allows(name)).then(|| Listed {
-            name: name.to_owned(),
-            about: function.about().to_owned(),
-        })
+        permits
+            .is_none_or(|it| it.allows(name))
+            .then(|| Listed { name: name.to_owned(), about: function.about().to_owned() })
     }
 }
 

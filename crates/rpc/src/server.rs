@@ -156,8 +156,7 @@ impl Server {
     pub fn start(self) -> Serving {
         let Self { functions, policy, listing, listeners, own, connections, in_flight, grace } =
             self;
-        let functions =
-            if listing { listing::with(functions, policy.clone()) } else { functions };
+        let functions = if listing { listing::with(functions, policy.clone()) } else { functions };
         let places = Arc::new(Semaphore::new(in_flight.min(Semaphore::MAX_PERMITS)));
         let service = Arc::new(Service { functions, policy, places });
         let seats = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));

@@ -19,7 +19,7 @@ pub use inbound::{Event, Message, Receiver};
 pub use outbound::{Batch, LARGE_AT_ONCE, Outbox};
 pub use ticks::{Tick, Ticks, Ticktime};
 
-use meshx_etf::dist::{Form, FrameError};
+use meshx_etf::dist::{Draft, FRAGMENT, Form, FrameError};
 
 use crate::control::ReadError;
 use crate::handshake::Flags;
@@ -93,4 +93,9 @@ pub fn form(flags: Flags) -> Form {
     } else {
         Form::PassThrough
     }
+}
+
+/// Whether this message goes out in fragments on a connection with these negotiated flags.
+pub fn is_large(flags: Flags, draft: &Draft) -> bool {
+    flags.contains(Flags::FRAGMENTS) && draft.len().saturating_sub(draft.control_len()) > FRAGMENT
 }

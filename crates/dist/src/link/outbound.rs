@@ -7,7 +7,7 @@ use std::num::NonZeroU64;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use meshx_etf::dist::{self, Draft, FRAGMENT, Form, OutCache};
 
-use super::form;
+use super::{form, is_large};
 use crate::handshake::Flags;
 
 /// How much is given out at a time; a message that comes meanwhile waits for no more than this.
@@ -28,7 +28,7 @@ pub const LARGE_AT_ONCE: usize = 64;
 #[derive(Debug)]
 pub struct Outbox {
     form: Form,
-    fragments: bool,
+    flags: Flags,
     cache: OutCache,
     /// Frames that are complete, in pieces; the end of them is in `tail`.
     ready: VecDeque<Bytes>,
@@ -67,7 +67,7 @@ impl Outbox {
     pub fn new(flags: Flags) -> Self {
         Self {
             form: form(flags),
-            fragments: flags.contains(Flags::FRAGMENTS),
+            flags,
             cache: OutCache::new(),
             ready: VecDeque::new(),
             tail: BytesMut::new(),
@@ -96,7 +96,7 @@ impl Outbox {
             draft.clear(self.form);
             return;
         }
-        if self.is_large(draft) {
+        if is_large(self.flags, draft) {
             self.begin_large(sender, std::mem::take(draft), VecDeque::new());
         } else {
             self.whole(draft);
@@ -117,7 +117,7 @@ impl Outbox {
     }
 
     /// Whether this sender should wait before it sends more: `limit` bytes wait that are not part of
-    /// large messages, or of its own. For one more large message ([`Outbox::is_large`]) it should also
+    /// large messages, or of its own. For one more large message ([`is_large`]) it should also
     /// wait while [`LARGE_AT_ONCE`] are on their way; what others send in fragments holds nobody else up.
     pub fn is_busy(&self, sender: u64, large: bool, limit: usize) -> bool {
         let own = self.large.iter().find(|large| large.sender == sender);
@@ -130,11 +130,6 @@ impl Outbox {
     /// Whether every sender should wait: more than `limit` bytes wait that are not part of large messages.
     pub fn is_full(&self, limit: usize) -> bool {
         self.ready_bytes > limit
-    }
-
-    /// Whether this message goes out in fragments.
-    pub fn is_large(&self, draft: &Draft) -> bool {
-        self.fragments && draft.len().saturating_sub(draft.control_len()) > FRAGMENT
     }
 
     /// Whether nothing waits.
@@ -243,7 +238,7 @@ impl Outbox {
         }
         while let Some(draft) = large.behind.pop_front() {
             self.large_bytes = self.large_bytes.saturating_sub(draft.len());
-            if self.is_large(&draft) {
+            if is_large(self.flags, &draft) {
                 let behind = large.behind;
                 self.begin_large(large.sender, draft, behind);
                 return;

@@ -283,7 +283,7 @@ impl Connection {
             return Err(Unsent::Closed { node: self.name().clone(), reason: self.why() });
         }
         if turn == Turn::Room {
-            let large = out.outbox.is_large(draft);
+            let large = self.is_large(draft);
             if out.outbox.is_busy(sender, large, BUSY) {
                 return Err(Unsent::Busy { node: self.name().clone(), large });
             }
@@ -349,7 +349,7 @@ impl Connection {
 
     /// Whether it is one of the large messages, for which it takes more room.
     pub(crate) fn is_large(&self, draft: &Draft) -> bool {
-        lock(&self.out).outbox.is_large(draft)
+        meshx_dist::link::is_large(self.flags, draft)
     }
 
     /// Whether this sender should wait before it sends a message, which may be a large one.

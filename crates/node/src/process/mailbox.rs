@@ -532,9 +532,9 @@ impl Inner {
             return Err(connection.incapable(Flags::SPAWN).into());
         }
         let draft = connection.draft(&spawn, &Term::List(arguments.to_vec()))?;
-        {
-            let (lane, large) = (sender(&cell.pid), connection.is_large(&draft));
-            let _waits = connection.is_busy(lane, large).then(|| cell.sending());
+        let (lane, large) = (sender(&cell.pid), connection.is_large(&draft));
+        if connection.is_busy(lane, large) {
+            let _waits = cell.sending();
             connection.room(lane, large).await;
         }
         let via = Some(connection.id);
@@ -544,7 +544,7 @@ impl Inner {
             cell.spawned(reference.clone(), via, lost, false, false);
             return Ok(());
         }
-        match connection.send(sender(&cell.pid), draft) {
+        match connection.send(lane, draft) {
             // If the end of the connection came between, it has been told as it always is.
             Err(error) if cell.not_spawning(reference) => Err(error.into()),
             _ => Ok(()),

@@ -12,8 +12,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{Body, Codec};
+use crate::connection::{Receiving, Sending};
 use crate::context::Context;
 use crate::error::{Error, Executed, Kind};
+use crate::exchange::{Incoming, Outgoing};
 
 /// The longest name of a function, in bytes; both protocols have a byte for the length.
 pub const NAME_MAX: usize = 255;
@@ -45,7 +47,11 @@ pub struct Function {
 /// The future of an answer.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Body, Error>> + Send>>;
 
-type Run = dyn Fn(Body) -> Answer + Send + Sync;
+/// What a function is made of.
+enum Run {
+    Call(Box<dyn Fn(Body) -> Answer + Send + Sync>),
+    Exchange(Box<dyn Fn(Codec, Receiving, Sending) -> Answer + Send + Sync>),
+}
 
 /// What a function fails with: anything that can be printed and sent, or an [`Error`] of a call that
 /// it made itself.
@@ -94,24 +100,27 @@ impl Functions {
         F: Fn(A) -> T + Send + Sync + 'static,
         T: Future<Output = Result<R, E>> + Send + 'static,
     {
-        self.insert(name, move |body: Body| {
-            let codec = body.codec;
-            let argument = match body.decode::<A>() {
-                Ok(argument) => argument,
-                Err(error) => {
-                    let reason = format!("the argument cannot be read: {error}");
-                    return ready(Err(Error::new(Kind::Value, Executed::Never, reason)));
-                }
-            };
-            let running = function(argument);
-            Box::pin(async move {
-                let result = running.await.map_err(|failure| failure.into_error(codec))?;
-                answer(codec, &result).map_err(|error| {
-                    let reason = format!("the result cannot be written: {error}");
-                    Error::new(Kind::Value, Executed::Yes, reason)
+        self.insert(
+            name,
+            Run::Call(Box::new(move |body: Body| {
+                let codec = body.codec;
+                let argument = match body.decode::<A>() {
+                    Ok(argument) => argument,
+                    Err(error) => {
+                        let reason = format!("the argument cannot be read: {error}");
+                        return ready(Err(Error::new(Kind::Value, Executed::Never, reason)));
+                    }
+                };
+                let running = function(argument);
+                Box::pin(async move {
+                    let result = running.await.map_err(|failure| failure.into_error(codec))?;
+                    answer(codec, &result).map_err(|error| {
+                        let reason = format!("the result cannot be written: {error}");
+                        Error::new(Kind::Value, Executed::Yes, reason)
+                    })
                 })
-            })
-        })
+            })),
+        )
     }
 
     /// Adds an async function that takes and gives bytes with their codec.
@@ -121,10 +130,49 @@ impl Functions {
         F: Fn(Body) -> T + Send + Sync + 'static,
         T: Future<Output = Result<Body, Error>> + Send + 'static,
     {
-        self.insert(name, move |body| Box::pin(function(body)))
+        self.insert(name, Run::Call(Box::new(move |body| Box::pin(function(body)))))
     }
 
-    /// Says what the function that was added last is for; shown where listing is allowed.
+    /// Adds an async function of messages both ways: it takes what the caller says, and says what it
+    /// wants, until it returns. Its error ends the exchange as that of a call does.
+    ///
+    /// ```
+    /// use meshx_rpc::{Error, Functions, Incoming, Outgoing};
+    ///
+    /// async fn sums(mut numbers: Incoming<i64>, mut sums: Outgoing<i64>) -> Result<(), Error> {
+    ///     let mut sum = 0;
+    ///     while let Some(number) = numbers.next().await {
+    ///         sum += number?;
+    ///         sums.send(&sum).await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    ///
+    /// let functions = Functions::new().add_exchange("sums", sums);
+    /// ```
+    #[must_use]
+    pub fn add_exchange<I, O, E, F, T>(self, name: &str, function: F) -> Self
+    where
+        I: DeserializeOwned,
+        O: Serialize + ?Sized,
+        E: Failure + Send,
+        F: Fn(Incoming<I>, Outgoing<O>) -> T + Send + Sync + 'static,
+        T: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        self.insert(
+            name,
+            Run::Exchange(Box::new(move |codec, receiving, sending| {
+                let incoming = Incoming::new(codec, receiving, false);
+                let running = function(incoming, Outgoing::new(codec, sending, false));
+                Box::pin(async move {
+                    let done = running.await.map_err(|failure| failure.into_error(codec));
+                    done.map(|()| Body::raw(bytes::Bytes::new()))
+                })
+            })),
+        )
+    }
+
+    /// Says what the function of that name is for; shown where listing is allowed.
     #[must_use]
     pub fn about(mut self, name: &str, about: &str) -> Self {
         if let Some(function) = self.0.get_mut(name) {
@@ -157,7 +205,7 @@ impl Functions {
         self.0.get(name)
     }
 
-    fn insert(mut self, name: &str, run: impl Fn(Body) -> Answer + Send + Sync + 'static) -> Self {
+    fn insert(mut self, name: &str, run: Run) -> Self {
         let name: Arc<str> = name.into();
         let function = Function { name: Arc::clone(&name), about: "".into(), run: Arc::new(run) };
         self.0.insert(name, function);
@@ -176,9 +224,26 @@ impl Function {
         &self.about
     }
 
+    /// Whether it is one of messages both ways.
+    pub fn is_exchange(&self) -> bool {
+        matches!(*self.run, Run::Exchange(_))
+    }
+
     /// Runs it, once this is polled. A panic is the error of this call, and of no other.
     pub(crate) fn run(&self, context: Context, argument: Body) -> Running {
-        Running { state: State::Begin(Arc::clone(&self.run), argument), context }
+        Running { state: State::Call(Arc::clone(&self.run), argument), context }
+    }
+
+    /// The same, of one that is an exchange.
+    pub(crate) fn run_exchange(
+        &self,
+        context: Context,
+        codec: Codec,
+        receiving: Receiving,
+        sending: Sending,
+    ) -> Running {
+        let run = Arc::clone(&self.run);
+        Running { state: State::Exchange(run, codec, Box::new((receiving, sending))), context }
     }
 }
 
@@ -188,11 +253,17 @@ pub(crate) struct Running {
     context: Context,
 }
 
+/// The first part of a function runs before there is a future.
 enum State {
-    /// The first part of a function runs before there is a future.
-    Begin(Arc<Run>, Body),
+    Call(Arc<Run>, Body),
+    Exchange(Arc<Run>, Codec, Box<(Receiving, Sending)>),
     Going(Answer),
     Over,
+}
+
+/// A call that is none, or an exchange that is one.
+fn other_way(what: &str) -> Answer {
+    ready(Err(Error::new(Kind::Value, Executed::Never, format!("the function {what}"))))
 }
 
 impl Running {
@@ -208,7 +279,14 @@ impl Future for Running {
         let this = &mut *self;
         let poll = || {
             let mut going = match std::mem::replace(&mut this.state, State::Over) {
-                State::Begin(run, argument) => run(argument),
+                State::Call(run, argument) => match &*run {
+                    Run::Call(run) => run(argument),
+                    Run::Exchange(_) => other_way("takes and gives messages: open it"),
+                },
+                State::Exchange(run, codec, ends) => match &*run {
+                    Run::Exchange(run) => run(codec, ends.0, ends.1),
+                    Run::Call(_) => other_way("takes one argument: call it"),
+                },
                 State::Going(answer) => answer,
                 State::Over => return Poll::Pending,
             };

@@ -16,7 +16,7 @@ use crate::context::{Context, Metadata, Peer};
 use crate::event::{Amount, Called, Event, Observe, Side, Times, Way};
 use crate::proto::v2::{Algorithm, Extensions, Key};
 use crate::transport::Dial;
-use crate::{Body, Codec, Error, Executed, Kind, TraceParent};
+use crate::{Body, Codec, Error, Executed, Incoming, Kind, Outgoing, TraceParent};
 
 use pool::Pool;
 use retry::Budget;
@@ -126,7 +126,7 @@ impl Client {
         }
         let mut running = Vec::new();
         for connection in instances {
-            let pending = call.send(&connection, &argument, deadline, 1, Way::Call);
+            let pending = call.send(&connection, &argument, deadline, (1, call.trace()), Way::Call);
             running.push((connection, pending));
         }
         let mut answers = Vec::new();
@@ -287,7 +287,7 @@ impl Call<'_> {
         let pool = &self.client.0.pool;
         let fired = async {
             let connection = pool.pick(Some(self.deadline()), None).await?;
-            let extensions = self.extensions(1)?;
+            let extensions = self.extensions(1, self.trace())?;
             let request = Request {
                 function: self.function,
                 argument: &argument,
@@ -301,6 +301,28 @@ impl Call<'_> {
         fired.map(drop).inspect_err(|error| {
             pool.own.observers.tell(&Event::CastLost { function: self.function, error });
         })
+    }
+
+    /// Begins an exchange of messages both ways; the time limit is that of the whole of it, and there is
+    /// none unless one was set here. It ends with both sides' ends, or when [`Incoming`] is dropped.
+    pub async fn open<O: Serialize + ?Sized, I: DeserializeOwned>(
+        self,
+    ) -> Result<(Outgoing<O>, Incoming<I>), Error> {
+        let pool = &self.client.0.pool;
+        let connection = pool.pick(Some(self.deadline()), None).await?;
+        let nothing = Body { codec: self.codec, bytes: bytes::Bytes::new() };
+        let inherited = Context::current().and_then(|context| context.remaining());
+        let own = (self.timeout != self.client.0.timeout).then_some(self.timeout);
+        let request = Request {
+            function: self.function,
+            argument: &nothing,
+            timeout: own.into_iter().chain(inherited).min(),
+            way: Way::Stream,
+            extensions: &self.extensions(1, self.trace())?,
+        };
+        let begun = connection.open_exchange(&request).map_err(|error| error.of(self.function));
+        let (receiving, sending) = begun?;
+        Ok((Outgoing::new(self.codec, sending, true), Incoming::new(self.codec, receiving, true)))
     }
 
     fn encode<A: Serialize + ?Sized>(&self, argument: &A) -> Result<Body, Error> {
@@ -327,12 +349,21 @@ impl Call<'_> {
         }
     }
 
-    fn extensions(&self, attempt: u32) -> Result<bytes::BytesMut, Error> {
+    /// Its place in the trace of the call that this is a part of, or in that of its metadata.
+    fn trace(&self) -> Option<TraceParent> {
+        let above = TraceParent::of(&self.metadata);
+        let above = above.or_else(|| TraceParent::of(Context::current()?.metadata()));
+        above.map(|above| above.child())
+    }
+
+    fn extensions(
+        &self,
+        attempt: u32,
+        trace: Option<TraceParent>,
+    ) -> Result<bytes::BytesMut, Error> {
         let current = Context::current();
-        let inherited = current.as_ref().and_then(|it| it.value("traceparent"));
-        let parent = inherited.and_then(|it| it.parse::<TraceParent>().ok());
         let extensions = Extensions {
-            traceparent: parent.map(|parent| parent.child().to_string()),
+            traceparent: trace.map(|trace| trace.to_string()),
             tracestate: current.as_ref().and_then(|it| it.value("tracestate")).map(str::to_owned),
             metadata: self.metadata.clone(),
             attempt: (attempt > 1).then(|| u8::try_from(attempt).unwrap_or(u8::MAX)),
@@ -351,7 +382,7 @@ impl Call<'_> {
         connection: &Arc<Connection>,
         argument: &Body,
         deadline: Instant,
-        attempt: u32,
+        (attempt, trace): (u32, Option<TraceParent>),
         way: Way,
     ) -> Result<crate::connection::Pending, Error> {
         connection.call(&Request {
@@ -359,7 +390,7 @@ impl Call<'_> {
             argument,
             timeout: Some(deadline.saturating_duration_since(Instant::now())),
             way,
-            extensions: &self.extensions(attempt)?,
+            extensions: &self.extensions(attempt, trace)?,
         })
     }
 
@@ -376,12 +407,13 @@ impl Call<'_> {
             let mut times = Times::default();
             let mut used = None;
             let mut sent = Amount::default();
+            let trace = self.trace();
             let attempt = async {
                 let _turn = queue.acquire().await;
                 let connection = pool.pick(Some(deadline), avoided.as_ref()).await?;
                 times.queue = begun.elapsed();
                 used = Some(Arc::clone(&connection));
-                let mut pending = self.send(&connection, argument, deadline, made, way)?;
+                let mut pending = self.send(&connection, argument, deadline, (made, trace), way)?;
                 sent = pending.sent;
                 pending.answer().await
             };
@@ -389,7 +421,7 @@ impl Call<'_> {
             let result = result.map_err(|error| error.of(self.function));
             if !pool.own.observers.is_empty() {
                 times.exec = begun.elapsed().saturating_sub(times.queue);
-                self.tell(way, used.as_ref(), &result, (made, times, sent));
+                self.tell((way, trace), used.as_ref(), &result, (made, times, sent));
             }
             let error = match result {
                 Ok(message) => return Ok(message),
@@ -409,7 +441,7 @@ impl Call<'_> {
 
     fn tell(
         &self,
-        way: Way,
+        (way, trace): (Way, Option<TraceParent>),
         used: Option<&Arc<Connection>>,
         result: &Result<Message, Error>,
         (attempt, times, sent): (u32, Times, Amount),
@@ -424,7 +456,7 @@ impl Call<'_> {
             function: self.function,
             peer: used.map(|connection| &*connection.peer),
             req_ref: 0,
-            trace: None,
+            trace,
             result: result.as_ref().map(|_| ()),
             attempt,
             times,

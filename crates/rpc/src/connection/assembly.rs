@@ -103,10 +103,6 @@ impl Assembly {
         self.room.is_some()
     }
 
-    pub(super) fn received(&self) -> usize {
-        self.bytes.len()
-    }
-
     pub(super) fn is_whole(&self) -> bool {
         self.bytes.len() == self.total
     }

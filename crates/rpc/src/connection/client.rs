@@ -7,11 +7,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::oneshot;
 
 use super::assembly::{Assembly, Message, body};
+use super::exchange::{Inbox, Receiving, Sending};
 use super::io::common;
 use super::outbox::is_small;
 use super::{Connection, lock};
 use crate::event::{Amount, Way};
-use crate::proto::v2::{Block, Flags, Frame, Type};
+use crate::proto::v2::{Block, Flags, Frame, Head, Type};
 use crate::{Body, Error, Executed, Kind, NAME_MAX};
 
 /// A call to be made.
@@ -59,6 +60,13 @@ enum Slot {
         /// Where in all that is written the call begins; nothing of it was written before.
         begins: u64,
     },
+    /// Messages both ways.
+    Exchange {
+        /// `None`: the server says no more.
+        inbox: Option<Inbox>,
+        /// We do not, either.
+        said_all: bool,
+    },
     /// Nobody waits for it, but the server has not ended it (§7.5).
     Cancelled,
 }
@@ -77,11 +85,7 @@ impl Connection {
     /// Sends a call. An error says that it was not sent.
     pub(crate) fn call(self: &Arc<Self>, request: &Request<'_>) -> Result<Pending, Error> {
         let never = |kind, reason: String| Err(Error::new(kind, Executed::Never, reason));
-        let Request { function, argument, timeout, way, extensions } = *request;
-        let Some(len) = u8::try_from(function.len()).ok().filter(|&len| len > 0) else {
-            let reason = format!("names of functions have 1 to {NAME_MAX} bytes");
-            return never(Kind::UnknownFunction, reason);
-        };
+        let Request { argument, way, extensions, .. } = *request;
         let size = u64::try_from(argument.bytes.len()).unwrap_or(u64::MAX);
         if size > self.max_message {
             let limit = self.max_message;
@@ -90,6 +94,7 @@ impl Connection {
         if !self.is_open() {
             return Err(self.gone());
         }
+        let payload = open_payload(request)?;
         let (sender, answer) = oneshot::channel();
         let begins = lock(&self.out).outbox.appended();
         let slot = Slot::Waiting { answer: sender, assembly: None, begins };
@@ -100,13 +105,6 @@ impl Connection {
             let limit = self.max_streams;
             return never(Kind::Overloaded, format!("{limit} calls wait on this connection"));
         };
-        let mut payload = BytesMut::with_capacity(NAME_MAX);
-        let micros =
-            timeout.map_or(0, |it| u64::try_from(it.as_micros()).unwrap_or(u64::MAX).max(1));
-        payload.put_u64_le(micros);
-        payload.put_u8(argument.codec.number());
-        payload.put_u8(len);
-        payload.put_slice(function.as_bytes());
         let flags = Flags::CAST.when(way == Way::Cast);
         let sent = self.message(Type::Open, flags, stream, (extensions, &payload), &argument.bytes);
         let Some(sent) = sent else {
@@ -119,18 +117,12 @@ impl Connection {
     /// Sends a cast that is not answered (§2.6, QUIET).
     pub(crate) fn fire(self: &Arc<Self>, request: &Request<'_>) -> Result<Amount, Error> {
         // Its number is free when all of it is written; for a small one that is at once.
-        let Request { function, argument, extensions, .. } = *request;
-        let len = u8::try_from(function.len()).unwrap_or(u8::MAX);
-        let named = (1..=NAME_MAX).contains(&function.len());
-        if !named || !is_small(argument.bytes.len()) {
-            let reason = "a cast without an answer has a name and up to 32 KiB".to_owned();
+        let Request { argument, extensions, .. } = *request;
+        if !is_small(argument.bytes.len()) {
+            let reason = "a cast that is not answered takes up to 32 KiB";
             return Err(Error::new(Kind::Value, Executed::Never, reason));
         }
-        let mut payload = BytesMut::with_capacity(NAME_MAX);
-        payload.put_u64_le(0);
-        payload.put_u8(argument.codec.number());
-        payload.put_u8(len);
-        payload.put_slice(function.as_bytes());
+        let payload = open_payload(request)?;
         let slot = Slot::Cancelled;
         let opened = lock(&self.calls.0).open(slot, self.max_streams);
         let stream = opened.ok_or_else(|| self.gone())?;
@@ -138,6 +130,54 @@ impl Connection {
         let sent = self.message(Type::Open, flags, stream, (extensions, &payload), &argument.bytes);
         lock(&self.calls.0).free(stream);
         sent.ok_or_else(|| self.gone())
+    }
+
+    /// Begins an exchange.
+    pub(crate) fn open_exchange(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+    ) -> Result<(Receiving, Sending), Error> {
+        if !self.is_open() {
+            return Err(self.gone());
+        }
+        let stream = lock(&self.calls.0).open(Slot::Cancelled, self.max_streams);
+        let limit = self.max_streams;
+        let reason = format!("{limit} calls wait on this connection");
+        let stream = stream.ok_or_else(|| Error::new(Kind::Overloaded, Executed::Never, reason))?;
+        let (inbox, receiving, sending) = self.exchange(stream);
+        lock(&self.calls.0).set(stream, Slot::Exchange { inbox: Some(inbox), said_all: false });
+        let payload = open_payload(request).inspect_err(|_| {
+            lock(&self.calls.0).free(stream);
+        })?;
+        let head = Head { kind: Type::Open, flags: Flags::EXCHANGE, stream };
+        let begun = self.push(|outbox| {
+            outbox.begin_exchange(stream);
+            outbox.frame(head, request.extensions, &payload, &Bytes::new());
+        });
+        begun.ok_or_else(|| self.gone())?;
+        Ok((receiving, sending))
+    }
+
+    /// The program does not want to hear more of an exchange.
+    pub(crate) fn leave(&self, stream: u32) {
+        let mut slots = lock(&self.calls.0);
+        if !matches!(slots.at(stream), Ok(Slot::Exchange { .. })) {
+            return;
+        }
+        slots.set(stream, Slot::Cancelled);
+        drop(slots);
+        self.push(|outbox| outbox.forget(stream));
+        self.frame(Type::Cancel, Flags::NONE, stream, &[], &Bytes::new());
+    }
+
+    /// The program says no more in an exchange; its number is free if the server does not, either.
+    pub(crate) fn said_all(&self, stream: u32) {
+        let mut slots = lock(&self.calls.0);
+        match slots.at(stream) {
+            Ok(Slot::Exchange { inbox: None, .. }) => _ = slots.free(stream),
+            Ok(Slot::Exchange { said_all, .. }) => *said_all = true,
+            _ => {}
+        }
     }
 
     /// Why no call can be made here.
@@ -183,12 +223,19 @@ impl Connection {
             return self.answer(stream, body.map(|body| Message { body, room: None, blocks: 1 }));
         }
         let mut slots = lock(&self.calls.0);
-        let Slot::Waiting { assembly, .. } = slots.at(stream)? else {
-            // Cancelled: what still comes does not matter, but for its end.
-            if flags.has(Flags::END) {
-                slots.free(stream);
+        let assembly = match slots.at(stream)? {
+            Slot::Waiting { assembly, .. } => assembly,
+            Slot::Exchange { .. } => {
+                drop(slots);
+                return self.item(stream, flags, block);
             }
-            return Ok(());
+            // What still comes does not matter, but for its end.
+            Slot::Cancelled | Slot::Free => {
+                if flags.has(Flags::END) {
+                    slots.free(stream);
+                }
+                return Ok(());
+            }
         };
         match (codec, &mut *assembly) {
             (Some(codec), None) => {
@@ -221,6 +268,24 @@ impl Connection {
         if whole { self.whole(&mut slots, stream) } else { Ok(()) }
     }
 
+    /// A block of an exchange.
+    fn item(&self, stream: u32, flags: Flags, block: &Block) -> Result<(), String> {
+        let mut slots = lock(&self.calls.0);
+        let Slot::Exchange { inbox, said_all } = slots.at(stream)? else { return Ok(()) };
+        if flags.has(Flags::END) {
+            *inbox = None;
+            if *said_all {
+                slots.free(stream);
+            }
+            return Ok(());
+        }
+        let Some(inbox) = inbox else { return Err("more after the end of an exchange".to_owned()) };
+        let grant = inbox.take(flags, block, self.limits.max_message)?;
+        drop(slots);
+        self.grant(stream, grant);
+        Ok(())
+    }
+
     /// There is room for a result.
     fn placed(&self, stream: u32, room: super::Room) {
         let mut slots = lock(&self.calls.0);
@@ -246,10 +311,15 @@ impl Connection {
     fn answer(&self, stream: u32, message: Answer) -> Result<(), String> {
         let mut slots = lock(&self.calls.0);
         slots.at(stream)?;
-        if let Slot::Waiting { answer, .. } = slots.free(stream) {
-            drop(slots);
-            // Who waits may have gone.
-            drop(answer.send(message.map_err(|error| error.at(&self.peer.address))));
+        let was = slots.free(stream);
+        drop(slots);
+        // Who waits may have gone.
+        match (was, message) {
+            (Slot::Waiting { answer, .. }, message) => {
+                drop(answer.send(message.map_err(|error| error.at(&self.peer.address))));
+            }
+            (Slot::Exchange { inbox: Some(inbox), .. }, Err(error)) => inbox.fail(error),
+            _ => {}
         }
         Ok(())
     }
@@ -288,11 +358,19 @@ impl Calls {
         let all = std::mem::take(&mut slots.slots);
         drop(slots);
         for slot in all {
-            let Slot::Waiting { answer, begins, .. } = slot else { continue };
-            let executed = if begins >= written { Executed::Never } else { Executed::Maybe };
-            let reason = why.map_or("the connection ended", |why| why.reason());
+            let reason = why.map_or("the connection ended", Error::reason);
             let kind = why.map_or(Kind::Transport, Error::kind);
-            drop(answer.send(Err(Error::new(kind, executed, reason))));
+            match slot {
+                Slot::Waiting { answer, begins, .. } => {
+                    let executed =
+                        if begins >= written { Executed::Never } else { Executed::Maybe };
+                    drop(answer.send(Err(Error::new(kind, executed, reason))));
+                }
+                Slot::Exchange { inbox: Some(inbox), .. } => {
+                    inbox.fail(Error::new(kind, Executed::Maybe, reason));
+                }
+                Slot::Exchange { .. } | Slot::Free | Slot::Cancelled => {}
+            }
         }
     }
 }
@@ -319,6 +397,12 @@ impl Slots {
         }
     }
 
+    fn set(&mut self, stream: u32, to: Slot) {
+        if let Some(place) = slot(stream).and_then(|slot| self.slots.get_mut(slot)) {
+            *place = to;
+        }
+    }
+
     fn free(&mut self, stream: u32) -> Slot {
         let place = slot(stream).and_then(|slot| self.slots.get_mut(slot));
         let Some(place) = place else { return Slot::Free };
@@ -337,7 +421,23 @@ impl Slots {
         }
         match std::mem::replace(place, Slot::Cancelled) {
             Slot::Waiting { answer, .. } => Some(answer),
-            Slot::Free | Slot::Cancelled => None,
+            Slot::Exchange { .. } | Slot::Free | Slot::Cancelled => None,
         }
     }
+}
+
+/// What an OPEN says before its block.
+fn open_payload(request: &Request<'_>) -> Result<BytesMut, Error> {
+    let name = request.function;
+    let Some(len) = u8::try_from(name.len()).ok().filter(|&len| len > 0) else {
+        let reason = format!("names of functions have 1 to {NAME_MAX} bytes");
+        return Err(Error::new(Kind::UnknownFunction, Executed::Never, reason));
+    };
+    let micros = |it: Duration| u64::try_from(it.as_micros()).unwrap_or(u64::MAX).max(1);
+    let mut payload = BytesMut::with_capacity(16 + NAME_MAX);
+    payload.put_u64_le(request.timeout.map_or(0, micros));
+    payload.put_u8(request.argument.codec.number());
+    payload.put_u8(len);
+    payload.put_slice(name.as_bytes());
+    Ok(payload)
 }

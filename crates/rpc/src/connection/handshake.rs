@@ -343,6 +343,7 @@ fn establish(
         }),
         incoming: agreed.checksum(side, side.other()),
         work: Notify::new(),
+        room: Notify::new(),
         flushed: Notify::new(),
         written: AtomicU64::new(0),
         heard: AtomicU64::new(0),

@@ -217,6 +217,8 @@ impl Connection {
         let frames = std::mem::take(&mut out.frames);
         out.outbox.take(batch);
         out.writing = !batch.is_empty();
+        drop(out);
+        self.room.notify_waiters();
         frames
     }
 }

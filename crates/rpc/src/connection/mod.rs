@@ -2,6 +2,7 @@
 
 mod assembly;
 mod client;
+mod exchange;
 mod handshake;
 mod io;
 mod outbox;
@@ -25,6 +26,7 @@ use crate::{Body, Error, Executed, Kind};
 pub(crate) use assembly::Message;
 use assembly::{Budget, Room, is_zipped};
 pub(crate) use client::{Pending, Request};
+pub(crate) use exchange::{Receiving, Sending};
 pub(crate) use handshake::{Introduction, accept, connect};
 use outbox::{Opening, Outbox, is_small};
 pub(crate) use server::Service;
@@ -88,6 +90,8 @@ pub(crate) struct Connection {
     out: Mutex<Out>,
     /// Something is to be written.
     work: Notify,
+    /// Something was taken out to be written.
+    room: Notify,
     /// Everything was written.
     flushed: Notify,
     written: AtomicU64,

@@ -127,19 +127,13 @@ impl Outbox {
         self.flows.insert(stream, Flow { credit, ..Flow::default() });
     }
 
-    /// A message of an exchange; false if it is over.
-    pub(super) fn message(
-        &mut self,
-        stream: u32,
-        bytes: Bytes,
-        opening: Option<Opening>,
-        end: bool,
-    ) -> bool {
+    /// A message of an exchange, or with `end` that there are no more; false if it is over.
+    pub(super) fn message(&mut self, stream: u32, bytes: Bytes, end: bool) -> bool {
         let Some(flow) = self.flows.get_mut(&stream).filter(|flow| !flow.ends) else {
             return false;
         };
         flow.ends = end;
-        flow.push(Long { bytes, zip: false, begun: false, end, opening });
+        flow.push(Long { bytes, zip: false, begun: false, end, opening: None });
         self.schedule(stream);
         true
     }

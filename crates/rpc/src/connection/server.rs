@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::assembly::{Assembly, Message, Room, body};
+use super::exchange::Inbox;
 use super::io::common;
 use super::{Connection, lock, reply_payload};
 use crate::context::Context;
@@ -21,7 +22,7 @@ use crate::event::{Amount, Called, Event, Side, Times, Way};
 use crate::functions::{Function, Running};
 use crate::policy::Policy;
 use crate::proto::v2::{Block, Extensions, Flags, Frame, Open, Type, fail_payload};
-use crate::{Body, Error, Executed, Functions, Kind, TraceParent};
+use crate::{Body, Codec, Error, Executed, Functions, Kind, TraceParent};
 
 /// What a server offers, to whom, and how much of it at a time.
 #[derive(Debug)]
@@ -46,6 +47,12 @@ enum Serving {
     /// The argument is on its way.
     Argument(Box<Coming>),
     Running {
+        task: AbortHandle,
+        context: Context,
+    },
+    /// Messages both ways; `None`: the client says no more.
+    Exchange {
+        inbox: Option<Inbox>,
         task: AbortHandle,
         context: Context,
     },
@@ -115,9 +122,12 @@ impl Served {
 
 impl Serving {
     fn stop(self) {
-        if let Self::Running { task, context } = self {
-            context.cancel();
-            task.abort();
+        match self {
+            Self::Running { task, context } | Self::Exchange { task, context, .. } => {
+                context.cancel();
+                task.abort();
+            }
+            Self::Argument(_) => {}
         }
     }
 }
@@ -172,18 +182,16 @@ impl Connection {
         if self.served.draining.load(Ordering::Acquire) {
             return refused(Kind::Draining, "the server stops".to_owned());
         }
-        if flags.has(Flags::EXCHANGE) {
-            return refused(Kind::UnknownFunction, "no exchange is offered".to_owned());
-        }
-        let function = std::str::from_utf8(name).ok().and_then(|it| service.functions.get(it));
-        let Some(function) = function else {
-            return refused(Kind::UnknownFunction, "no such function is offered".to_owned());
-        };
+        let name = std::str::from_utf8(name).unwrap_or_default();
+        // Before it is looked up: who may not call it does not learn whether it is there.
         if let Some(permits) = &self.permits
-            && let Err(denied) = permits.check(function.name())
+            && let Err(denied) = permits.check(name)
         {
             return refused(denied.kind(), denied.reason().to_owned());
         }
+        let Some(function) = service.functions.get(name) else {
+            return refused(Kind::UnknownFunction, "no such function is offered".to_owned());
+        };
         let Ok(place) = Arc::clone(&service.places).try_acquire_owned() else {
             return refused(Kind::Overloaded, "the server has too many calls in flight".to_owned());
         };
@@ -202,6 +210,17 @@ impl Connection {
         };
         if timeout > 0 {
             call.deadline = Instant::now().checked_add(Duration::from_micros(timeout));
+        }
+        if flags.has(Flags::EXCHANGE) {
+            let Some(codec) = Codec::from_number(codec) else {
+                return refused(Kind::Value, format!("the codec {codec} is unknown"));
+            };
+            if !function.is_exchange() {
+                return refused(Kind::Value, "the function takes one argument: call it".to_owned());
+            }
+            call.way = Way::Stream;
+            self.begin_exchange(call, codec);
+            return Ok(());
         }
         if !flags.has(Flags::MORE) {
             let zip = flags.has(Flags::ZIP);
@@ -233,9 +252,21 @@ impl Connection {
     ) -> Result<(), String> {
         let coming = {
             let mut open = lock(&self.served.open);
-            let Some(Serving::Argument(coming)) = open.get_mut(&stream) else {
+            let coming = match open.get_mut(&stream) {
+                Some(Serving::Argument(coming)) => coming,
+                Some(Serving::Exchange { inbox, .. }) => {
+                    if flags.has(Flags::END) {
+                        *inbox = None;
+                        return Ok(());
+                    }
+                    let inbox = inbox.as_mut().ok_or("more after the end of an exchange")?;
+                    let grant = inbox.take(flags, block, self.limits.max_message)?;
+                    drop(open);
+                    self.grant(stream, grant);
+                    return Ok(());
+                }
                 // The stream has ended meanwhile, by a refusal, say (§7.5).
-                return Ok(());
+                Some(Serving::Running { .. }) | None => return Ok(()),
             };
             coming.assembly.add(block)?;
             let whole = coming.assembly.is_whole();
@@ -277,28 +308,62 @@ impl Connection {
         }
     }
 
-    /// Runs a function: here, as far as it does not wait, and then in a task of its own.
-    async fn run(self: &Arc<Self>, mut call: Call, argument: Message) {
+    /// Runs a function of messages both ways.
+    fn begin_exchange(self: &Arc<Self>, mut call: Call, codec: Codec) {
+        let Some(context) = self.context(&mut call) else { return };
+        let stream = call.stream;
+        let (inbox, receiving, sending) = self.exchange(stream);
+        self.push(|outbox| outbox.begin_exchange(stream));
+        let running = call.function.run_exchange(context.clone(), codec, receiving, sending);
+        let connection = Arc::clone(self);
+        let mut open = lock(&self.served.open);
+        let task = tokio::spawn(async move {
+            let result = until(call.deadline, running).await;
+            if connection.served.remove(stream).is_none() {
+                return;
+            }
+            if result.is_ok() {
+                connection.push(|outbox| outbox.message(stream, Bytes::new(), true));
+            } else {
+                connection.push(|outbox| outbox.forget(stream));
+            }
+            connection.finish(&call, Amount::default(), result);
+        });
+        let task = task.abort_handle();
+        if open.insert(stream, Serving::Exchange { inbox: Some(inbox), task, context }).is_none() {
+            self.served.count.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// What travelled with a call; `None`: it breaks the protocol.
+    fn context(&self, call: &mut Call) -> Option<Context> {
         let extensions = match call.extensions.is_empty() {
             true => Ok(Extensions::default()),
             false => Extensions::decode(&call.extensions),
         };
         let extensions = match extensions {
             Ok(extensions) => extensions,
-            Err(error) => return self.refuse(Kind::Protocol, &error.to_string()),
+            Err(error) => {
+                self.refuse(Kind::Protocol, &error.to_string());
+                return None;
+            }
         };
         call.attempt = extensions.attempt.map_or(1, u32::from);
-        if call.begun.is_some() {
-            call.trace = extensions.traceparent.as_deref().and_then(|it| it.parse().ok());
-        }
+        // What the function calls itself is below this call.
+        let above = extensions.traceparent.and_then(|it| it.parse::<TraceParent>().ok());
+        call.trace = above.map(|above| above.child());
         let mut metadata = extensions.metadata;
-        metadata.extend(extensions.traceparent.map(|it| ("traceparent".to_owned(), it)));
+        metadata.extend(call.trace.map(|it| ("traceparent".to_owned(), it.to_string())));
         metadata.extend(extensions.tracestate.map(|it| ("tracestate".to_owned(), it)));
+        let (peer, name) = (Arc::clone(&self.peer), Arc::clone(call.function.name()));
+        Some(Context::new(peer, name, call.stream.into(), call.deadline, metadata))
+    }
+
+    /// Runs a function: here, as far as it does not wait, and then in a task of its own.
+    async fn run(self: &Arc<Self>, mut call: Call, argument: Message) {
+        let Some(context) = self.context(&mut call) else { return };
         let Message { body, room, blocks } = argument;
         let received = Amount { bytes: body.bytes.len() as u64, blocks };
-        let name = Arc::clone(call.function.name());
-        let context =
-            Context::new(Arc::clone(&self.peer), name, call.stream.into(), call.deadline, metadata);
         let mut running = call.function.run(context, body);
         if call.way == Way::Cast && !call.quiet {
             self.frame(Type::Ack, Flags::NONE, call.stream, &[], &Bytes::new());
@@ -328,15 +393,7 @@ impl Connection {
         let mut open = lock(&self.served.open);
         let task = tokio::spawn(async move {
             let _room = room;
-            let context = running.context().clone();
-            let result = match call.deadline {
-                None => running.await,
-                Some(at) => tokio::time::timeout_at(at, running).await.unwrap_or_else(|_| {
-                    context.cancel();
-                    let reason = "the function took longer than its caller waits";
-                    Err(Error::new(Kind::Deadline, Executed::Yes, reason))
-                }),
-            };
+            let result = until(call.deadline, running).await;
             if is_cast || connection.served.remove(stream).is_some() {
                 connection.finish(&call, received, result);
             }
@@ -361,8 +418,9 @@ impl Connection {
         };
         let result = result.and_then(|body| too_long(&body).map_or(Ok(body), Err));
         let mut sent = Amount::default();
-        if call.way == Way::Call {
+        if call.way != Way::Cast {
             match &result {
+                Ok(_) if call.way == Way::Stream => {}
                 Ok(body) => {
                     let payload = reply_payload(body);
                     let said = self.message(
@@ -419,4 +477,15 @@ impl Connection {
             received: Amount::default(),
         }));
     }
+}
+
+/// §7.8.
+async fn until(deadline: Option<Instant>, running: Running) -> Result<Body, Error> {
+    let Some(at) = deadline else { return running.await };
+    let context = running.context().clone();
+    tokio::time::timeout_at(at, running).await.unwrap_or_else(|_| {
+        context.cancel();
+        let reason = "the function took longer than its caller waits";
+        Err(Error::new(Kind::Deadline, Executed::Yes, reason))
+    })
 }

@@ -52,7 +52,7 @@ async fn ten_thousand_calls_share_one_connection() {
 /// §8: none of these ends the connection.
 #[tokio::test]
 async fn errors_are_typed_and_keep_the_connection() {
-    let policy = Policy::new(vec![Rule::deny(["raw"], ["*"])], Action::Allow).unwrap();
+    let policy = Policy::new(vec![Rule::deny(["raw", "secret"], ["*"])], Action::Allow).unwrap();
     let bad = functions().add("panics", async |()| -> Result<(), String> { panic!("oh") }).add(
         "late",
         async |()| {
@@ -70,8 +70,10 @@ async fn errors_are_typed_and_keep_the_connection() {
     assert!(error.to_string().contains("add") && error.to_string().contains("memory"), "{error}");
     let error = fails("nothing", "").await;
     assert_eq!((error.kind(), error.executed()), (Kind::UnknownFunction, Executed::Never));
-    let error = fails("raw", "").await;
-    assert_eq!((error.kind(), error.executed()), (Kind::Denied, Executed::Never));
+    for denied in ["raw", "secret"] {
+        let error = fails(denied, "").await;
+        assert_eq!((error.kind(), error.executed()), (Kind::Denied, Executed::Never));
+    }
     let error = fails("add", "no numbers").await;
     assert_eq!((error.kind(), error.executed()), (Kind::Value, Executed::Never));
     let error = client.call::<_, ()>("panics", &()).await.unwrap_err();

@@ -90,7 +90,7 @@ async fn a_small_call_passes_large_ones() {
         .map(|seed| {
             let client = client.clone();
             tokio::spawn(async move {
-                let sent = bytes(20 << 20, seed);
+                let sent = bytes::Bytes::from(vec![seed; 20 << 20]);
                 let call = client.function("raw").timeout(Duration::from_secs(60));
                 assert!(call.call_raw(Body::raw(sent.clone())).await.unwrap().bytes == sent);
             })

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod calls;
+mod exchange;
 mod hostile;
 mod large;
 mod life;

@@ -254,11 +254,6 @@ impl Frames {
         Self { checksum, limit }
     }
 
-    /// From now on with this one.
-    pub(crate) fn use_checksum(&mut self, checksum: Checksum, max_block: usize) {
-        *self = Self::new(checksum, max_block);
-    }
-
     /// How many bytes the first frame still lacks, if its length is there.
     pub(crate) fn missing(&self, bytes: &[u8]) -> Option<usize> {
         let len = bytes.first_chunk::<LEN>().map(|len| u32::from_le_bytes(*len))?;

@@ -3,6 +3,7 @@
 
 mod etf;
 mod node;
+pub(crate) mod rpc;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
@@ -77,6 +78,8 @@ pub(crate) enum Command {
     Call(Call),
     /// Open a shell on a node: the machine's own erl or iex
     Shell(Shell),
+    /// Call functions of RPC servers, or run one to be tried
+    Rpc(rpc::Rpc),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Print the version

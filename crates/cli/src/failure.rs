@@ -45,11 +45,14 @@ pub(crate) struct Failure {
     pub(crate) exit: u8,
     /// What a function raised on another node: class, reason, stack.
     pub(crate) raised: Option<serde_json::Value>,
+    /// What is known of a call that failed: its kind, whether it ran, the function's own value.
+    pub(crate) rpc: Option<serde_json::Value>,
 }
 
 impl Failure {
     pub(crate) fn new(code: u16, exit: u8, message: impl Into<String>) -> Self {
-        Self { code: Code(code), message: message.into(), hint: None, exit, raised: None }
+        let (code, message) = (Code(code), message.into());
+        Self { code, message, hint: None, exit, raised: None, rpc: None }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -94,7 +97,7 @@ impl Failure {
             _ => exit::NEGATIVE,
         };
         let (code, hint) = (error.code(), error.hint());
-        Self { code, message: error.to_string(), hint, exit, raised: None }
+        Self { code, message: error.to_string(), hint, exit, raised: None, rpc: None }
     }
 }
 

@@ -52,7 +52,13 @@ fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
         | Command::DemoPeer(_)
         | Command::Node(_)
         | Command::Shell(_) => tokio::runtime::Builder::new_multi_thread(),
+        Command::Rpc(rpc) if rpc.threads() != 1 => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
+    if let Command::Rpc(rpc) = command
+        && rpc.threads() > 1
+    {
+        builder.worker_threads(rpc.threads());
+    }
     builder.enable_all().build()
 }

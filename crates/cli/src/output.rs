@@ -74,6 +74,9 @@ impl Output {
             if let Some(raised) = &failure.raised {
                 value["error"]["raised"] = raised.clone();
             }
+            if let Some(rpc) = &failure.rpc {
+                value["error"]["rpc"] = rpc.clone();
+            }
             self.line(&value.to_string());
         } else {
             self.line(&format!("error[{}]: {}", failure.code, failure.message));

@@ -1,12 +1,11 @@
 //! The secret that nodes share: from a file or from the environment, never from the command line,
 //! where everybody on the machine could read it.
 
-use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use meshx_node::Cookie;
 
+use crate::commands::secret::{self, Unread};
 use crate::environment::variable;
 use crate::failure::{Failure, exit};
 
@@ -26,29 +25,16 @@ pub(super) fn cookie(file: Option<&Path>) -> Result<Cookie, Failure> {
 }
 
 fn read(path: &Path) -> Result<Cookie, Failure> {
-    let shown = path.display();
-    let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => missing(&format!("there is no cookie file {shown}")),
-        _ => Failure::new(
-            405,
-            exit::CONFIGURATION,
-            format!("cannot read the cookie {shown}: {error}"),
-        ),
-    };
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let meta = file.metadata().map_err(failed)?;
-    // As the VM demands it (kernel, `auth`).
-    if meta.mode() & 0o077 != 0 {
-        let message = format!("the cookie file {shown} must be accessible by its owner only");
-        return Err(
-            Failure::new(403, exit::CONFIGURATION, message).hint(format!("chmod 400 {shown}"))
-        );
-    }
-    let mut text = String::new();
-    let longest = LONGEST as u64 + 64;
-    file.take(longest).read_to_string(&mut text).map_err(failed)?;
-    let cookie = checked(text.trim_end_matches(['\r', '\n'])).map_err(|what| {
-        Failure::new(403, exit::CONFIGURATION, format!("{shown} holds no cookie: {what}"))
+    let read = secret::read(path, "cookie", LONGEST as u64).map_err(|unread| match unread {
+        Unread::Missing(message) => missing(&message),
+        // As the VM demands it (kernel, `auth`).
+        Unread::Open(message) => Failure::new(403, exit::CONFIGURATION, message)
+            .hint(format!("chmod 400 {}", path.display())),
+        Unread::Failed(message) => Failure::new(405, exit::CONFIGURATION, message),
+    })?;
+    let cookie = checked(&read).map_err(|what| {
+        let message = format!("{} holds no cookie: {what}", path.display());
+        Failure::new(403, exit::CONFIGURATION, message)
     })?;
     Ok(Cookie::new(cookie))
 }

@@ -1,0 +1,124 @@
+//! `#[meshx_rpc::service]`; documented where it is exported, in `meshx-rpc`.
+
+mod attributes;
+mod client;
+mod function;
+mod functions;
+mod owned;
+mod service;
+#[cfg(test)]
+mod tests;
+
+use proc_macro2::TokenStream;
+use quote::{format_ident, quote};
+use syn::ItemTrait;
+
+use function::Function;
+use service::Service;
+
+/// Makes of a trait the functions of a server, and a client with the same functions.
+///
+/// Of `trait Orders` there is afterwards:
+///
+/// * the trait itself. Its futures are `Send`, whatever implements it is `Send + Sync + 'static`, and
+///   an implementation has plain `async fn`s;
+/// * `OrdersFunctions`: `of(Arc<impl Orders>)` are its functions for a server, exactly those of the
+///   trait; `OrdersFunctions::GET` is the name of `get`, for `Functions::only` and policies, and
+///   `names()` are all of them;
+/// * `OrdersClient`: `new(Client)`, and the same functions. A call fails with a `CallError`: with the
+///   application's own error, or because there was no answer.
+///
+/// With `name = "orders"` a function is called `orders.get`, without just `get`. Its doc comment
+/// becomes what it is said to be for. `#[rpc(...)]` on a function:
+///
+/// | attribute | meaning |
+/// |---|---|
+/// | `idempotent` | it may run more than once: the client calls again also if it perhaps ran |
+/// | `timeout = "250ms"` | so long the client waits, all attempts together; units are `us`, `ms`, `s`, `m` and `h` |
+/// | `cast` | the client waits only until the call was accepted; it gives nothing, or a `Result` that nobody hears of |
+/// | `skip` | not to be called from elsewhere: any function that has a body |
+///
+/// Everything else is an `async fn` of `&self` and at most 16 owned arguments, which gives a
+/// `Result`. Arguments and results are serde's `Serialize` and `DeserializeOwned`, and so are
+/// errors, which are `Display` as well. Neither the trait nor its functions have parameters of types
+/// or lifetimes.
+///
+/// Arguments travel as one tuple, also one alone: other callers send `(7,)`, in JSON `[7]`, and for
+/// none `()`, in JSON `null`. `OrdersClient` writes them as
+/// `Codec::Postcard`: both sides must have been built with the same types, as what was sent does not
+/// tell of which types it is. Another codec is the choice of the plain client:
+/// `client.function(OrdersFunctions::GET)`.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use std::sync::Arc;
+///
+/// use meshx_rpc::transport::Memory;
+/// use meshx_rpc::{CallError, Client, Kind, Server};
+///
+/// #[meshx_rpc::service(name = "prices")]
+/// pub trait Prices {
+///     /// The price of an article, in cents.
+///     #[rpc(idempotent, timeout = "250ms")]
+///     async fn of(&self, article: String) -> Result<u64, String>;
+/// }
+///
+/// struct Book(BTreeMap<String, u64>);
+///
+/// impl Prices for Book {
+///     async fn of(&self, article: String) -> Result<u64, String> {
+///         self.0.get(&article).copied().ok_or_else(|| format!("there is no {article}"))
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (dial, listen) = Memory::pair();
+/// let book = Arc::new(Book(BTreeMap::from([("tea".to_owned(), 350)])));
+/// let functions = PricesFunctions::of(book);
+/// assert_eq!(functions.names().collect::<Vec<_>>(), ["prices.of"]);
+/// let server = Server::new(functions).listen(listen).start();
+///
+/// let prices = PricesClient::new(Client::to(dial).start());
+/// assert_eq!(prices.of("tea".to_owned()).await?, 350);
+/// match prices.of("gold".to_owned()).await.unwrap_err() {
+///     CallError::Application(reason) => assert_eq!(reason, "there is no gold"),
+///     CallError::Rpc(error) => return Err(error.into()),
+/// }
+///
+/// drop(server);
+/// match prices.of("tea".to_owned()).await.unwrap_err() {
+///     CallError::Rpc(error) => assert_eq!(error.kind(), Kind::Transport),
+///     CallError::Application(reason) => unreachable!("{reason}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[proc_macro_attribute]
+pub fn service(
+    attribute: proc_macro::TokenStream,
+    item: proc_macro::TokenStream,
+) -> proc_macro::TokenStream {
+    expand(attribute.into(), &item.into()).into()
+}
+
+fn expand(attribute: TokenStream, item: &TokenStream) -> TokenStream {
+    let mut item: ItemTrait = match syn::parse2(item.clone()) {
+        Ok(item) => item,
+        Err(error) => {
+            let error = error.to_compile_error();
+            return quote!(#error #item);
+        }
+    };
+    match Service::read(attribute, &mut item) {
+        Ok(service) => {
+            let (functions, client) = (functions::expand(&service), client::expand(&service));
+            quote!(#item #functions #client)
+        }
+        // With the trait, so that this is the only error that there is about it.
+        Err(error) => {
+            let error = error.to_compile_error();
+            quote!(#error #item)
+        }
+    }
+}

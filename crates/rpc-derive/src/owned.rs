@@ -1,0 +1,41 @@
+//! Types that can travel.
+
+use proc_macro2::{TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::Type;
+
+/// Refuses what no value from elsewhere can have, at any depth of the type.
+pub(crate) fn check(kind: &Type) -> syn::Result<()> {
+    walk(kind.to_token_stream())
+}
+
+fn walk(tokens: TokenStream) -> syn::Result<()> {
+    let mut tokens = tokens.into_iter().peekable();
+    while let Some(token) = tokens.next() {
+        let message = match &token {
+            TokenTree::Group(group) => {
+                walk(group.stream())?;
+                continue;
+            }
+            TokenTree::Punct(mark) if mark.as_char() == '&' => {
+                "what travels is owned: no reference"
+            }
+            TokenTree::Punct(mark) if mark.as_char() == '\'' => {
+                let lifetime = tokens.next();
+                match &lifetime {
+                    Some(TokenTree::Ident(name)) if name == "static" => continue,
+                    _ => "what travels is owned: no lifetime",
+                }
+            }
+            TokenTree::Ident(word) if word == "impl" || word == "dyn" => {
+                "what travels has a type that both sides know"
+            }
+            TokenTree::Ident(word) if word == "Self" => {
+                "`Self` is not the same at both sides: name the type"
+            }
+            _ => continue,
+        };
+        return Err(syn::Error::new_spanned(token, message));
+    }
+    Ok(())
+}

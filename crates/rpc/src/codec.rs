@@ -21,7 +21,7 @@ pub enum Codec {
     Json,
     /// CBOR.
     Cbor,
-    /// MessagePack; structs as maps, with the names of their fields.
+    /// `MessagePack`; structs as maps, with the names of their fields.
     MessagePack,
 }
 
@@ -160,7 +160,7 @@ impl Body {
     }
 }
 
-/// What a term begins with, and what of it a binary (`erl_ext_dist`, "BINARY_EXT").
+/// What a term begins with, and what of it a binary (`erl_ext_dist`, `BINARY_EXT`).
 const VERSION: u8 = 131;
 const BINARY: u8 = 109;
 

@@ -25,7 +25,7 @@ pub struct Peer {
     pub protocol: Protocol,
 }
 
-/// The audit references of one side, as in MeshxRpc: free text that every event and log repeats.
+/// The audit references of one side, as in `MeshxRpc`: free text that every event and log repeats.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Refs {
     /// Of this connection; random, unless it was chosen.
@@ -39,7 +39,7 @@ pub struct Refs {
 /// A version of the wire protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protocol {
-    /// MeshxRpc's, of the Elixir package.
+    /// `MeshxRpc`'s, of the Elixir package.
     V1,
     /// The multiplexed successor (`docs/protocol/rpc.md`).
     V2,

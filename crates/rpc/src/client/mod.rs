@@ -173,7 +173,7 @@ impl ClientBuilder {
         self
     }
 
-    /// How arguments are written, unless a call says otherwise (MessagePack). With
+    /// How arguments are written, unless a call says otherwise (`MessagePack`). With
     /// [`Codec::Postcard`] the types of caller and function must be the same: it does not see that an
     /// `i32` is none, and gives another number.
     pub fn codec(mut self, codec: Codec) -> Self {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use meshx_rt::Backoff;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::connection::{self, Connection, Introduction};
@@ -20,6 +21,8 @@ pub(super) struct Pool {
     dial: Arc<dyn Dial>,
     pub(super) own: Introduction,
     places: Vec<Place>,
+    /// A connection was made.
+    made: Notify,
     age: Option<Duration>,
 }
 
@@ -46,7 +49,7 @@ impl Pool {
         age: Option<Duration>,
     ) -> Self {
         let places = (0..connections.max(1)).map(|_| Place::default()).collect();
-        Self { dial, own, places, age }
+        Self { dial, own, places, made: Notify::new(), age }
     }
 
     pub(super) fn address(&self) -> String {
@@ -83,7 +86,7 @@ impl Pool {
     /// Those that take calls.
     pub(super) fn up(&self) -> Vec<Arc<Connection>> {
         let places = self.places.iter();
-        places.filter_map(|place| place.open()).collect()
+        places.filter_map(Place::open).collect()
     }
 
     /// Makes those that are missing, in the background.
@@ -111,13 +114,21 @@ impl Pool {
         let mut last = None;
         let some = async {
             loop {
-                // Who waits shares the attempt, and its failure is its own.
-                let Some(place) = self.places.first() else { continue };
-                match self.dial_into(place).await {
-                    Ok(connection) => return connection,
-                    Err(error) => last = Some(error),
+                let made = self.made.notified();
+                if let Some(connection) = self.up().first() {
+                    return Arc::clone(connection);
                 }
-                tokio::time::sleep(backoff.step()).await;
+                // Who waits shares the attempt, and its failure is its own.
+                if let Some(place) = self.places.first() {
+                    match self.dial_into(place).await {
+                        Ok(connection) => return connection,
+                        Err(error) => last = Some(error),
+                    }
+                }
+                tokio::select! {
+                    () = made => {}
+                    () = tokio::time::sleep(backoff.step()) => {}
+                }
             }
         };
         match deadline {
@@ -150,6 +161,7 @@ impl Pool {
         if let Some(old) = old {
             retire(old.connection);
         }
+        self.made.notify_waiters();
         Ok(connection)
     }
 

@@ -46,7 +46,7 @@ pub(super) struct Calls(Mutex<Slots>);
 
 #[derive(Debug, Default)]
 struct Slots {
-    slots: Vec<Slot>,
+    all: Vec<Slot>,
     free: Vec<u32>,
     ended: bool,
 }
@@ -174,7 +174,7 @@ impl Connection {
     pub(crate) fn said_all(&self, stream: u32) {
         let mut slots = lock(&self.calls.0);
         match slots.at(stream) {
-            Ok(Slot::Exchange { inbox: None, .. }) => _ = slots.free(stream),
+            Ok(Slot::Exchange { inbox: None, .. }) => drop(slots.free(stream)),
             Ok(Slot::Exchange { said_all, .. }) => *said_all = true,
             _ => {}
         }
@@ -265,7 +265,10 @@ impl Connection {
             _ => return Err("a block of a message that was not begun, or twice".to_owned()),
         }
         let whole = assembly.as_ref().is_some_and(|it| it.is_whole() && it.has_room());
-        if whole { self.whole(&mut slots, stream) } else { Ok(()) }
+        if whole {
+            self.whole(&mut slots, stream);
+        }
+        Ok(())
     }
 
     /// A block of an exchange.
@@ -292,19 +295,18 @@ impl Connection {
         if let Ok(Slot::Waiting { assembly: Some(assembly), .. }) = slots.at(stream) {
             assembly.set_room(room);
             if assembly.is_whole() {
-                drop(self.whole(&mut slots, stream));
+                self.whole(&mut slots, stream);
             }
         }
     }
 
     /// A result in blocks is whole, and its room is there.
-    fn whole(&self, slots: &mut Slots, stream: u32) -> Result<(), String> {
-        let Slot::Waiting { answer, assembly: Some(assembly), .. } = slots.free(stream) else {
-            return Ok(());
-        };
-        let message = assembly.message(self.limits.max_message, Executed::Yes);
-        drop(answer.send(message.map_err(|error| error.at(&self.peer.address))));
-        Ok(())
+    fn whole(&self, slots: &mut Slots, stream: u32) {
+        if let Slot::Waiting { answer, assembly: Some(assembly), .. } = slots.free(stream) {
+            let message = assembly.message(self.limits.max_message, Executed::Yes);
+            // Who waits may have gone.
+            drop(answer.send(message.map_err(|error| error.at(&self.peer.address))));
+        }
     }
 
     /// A call has ended.
@@ -348,14 +350,14 @@ impl Drop for Pending {
 impl Calls {
     pub(super) fn in_flight(&self) -> usize {
         let slots = lock(&self.0);
-        slots.slots.len().saturating_sub(slots.free.len())
+        slots.all.len().saturating_sub(slots.free.len())
     }
 
     /// The connection is gone: whoever waits is told so, and whether the call can have run (§8.4).
     pub(super) fn end(&self, why: Option<&Error>, written: u64) {
         let mut slots = lock(&self.0);
         slots.ended = true;
-        let all = std::mem::take(&mut slots.slots);
+        let all = std::mem::take(&mut slots.all);
         drop(slots);
         for slot in all {
             let reason = why.map_or("the connection ended", Error::reason);
@@ -381,16 +383,16 @@ impl Slots {
             return None;
         }
         if let Some(free) = self.free.pop() {
-            *self.slots.get_mut(usize::try_from(free).ok()?)? = slot;
+            *self.all.get_mut(usize::try_from(free).ok()?)? = slot;
             return Some(stream(free));
         }
-        let next = u32::try_from(self.slots.len()).ok().filter(|&next| next < limit)?;
-        self.slots.push(slot);
+        let next = u32::try_from(self.all.len()).ok().filter(|&next| next < limit)?;
+        self.all.push(slot);
         Some(stream(next))
     }
 
     fn at(&mut self, stream: u32) -> Result<&mut Slot, String> {
-        let slot = slot(stream).and_then(|slot| self.slots.get_mut(slot));
+        let slot = slot(stream).and_then(|slot| self.all.get_mut(slot));
         match slot {
             None | Some(Slot::Free) => Err(format!("no call has the number {stream}")),
             Some(slot) => Ok(slot),
@@ -398,13 +400,13 @@ impl Slots {
     }
 
     fn set(&mut self, stream: u32, to: Slot) {
-        if let Some(place) = slot(stream).and_then(|slot| self.slots.get_mut(slot)) {
+        if let Some(place) = slot(stream).and_then(|slot| self.all.get_mut(slot)) {
             *place = to;
         }
     }
 
     fn free(&mut self, stream: u32) -> Slot {
-        let place = slot(stream).and_then(|slot| self.slots.get_mut(slot));
+        let place = slot(stream).and_then(|slot| self.all.get_mut(slot));
         let Some(place) = place else { return Slot::Free };
         let was = std::mem::replace(place, Slot::Free);
         if !matches!(was, Slot::Free) {
@@ -415,7 +417,7 @@ impl Slots {
 
     /// Nobody waits for it any more; gives who did.
     fn cancel(&mut self, stream: u32) -> Option<oneshot::Sender<Answer>> {
-        let place = slot(stream).and_then(|slot| self.slots.get_mut(slot))?;
+        let place = slot(stream).and_then(|slot| self.all.get_mut(slot))?;
         if !matches!(place, Slot::Waiting { .. }) {
             return None;
         }

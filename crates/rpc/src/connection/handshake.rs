@@ -90,7 +90,7 @@ pub(crate) async fn connect(stream: Stream, own: &Introduction) -> Result<Arc<Co
         own.observers.tell(&Event::HandshakeFailed { side, address: &address, error: &error });
         error
     })?;
-    let connection = establish(Side::Client, own, agreed, (address, identity), None);
+    let connection = establish(Side::Client, own, &agreed, (address, identity), None);
     own.observers.tell(&Event::Connected {
         side: Side::Client,
         peer: &connection.peer,
@@ -129,7 +129,7 @@ pub(crate) async fn accept(
         }
     };
     let permits = service.policy.as_ref().map(|policy| policy.permits(identity.as_deref()));
-    let connection = establish(Side::Server, own, agreed, (address, identity), permits);
+    let connection = establish(Side::Server, own, &agreed, (address, identity), permits);
     own.observers.tell(&Event::Connected {
         side: Side::Server,
         peer: &connection.peer,
@@ -302,7 +302,7 @@ impl Agreed {
 fn establish(
     side: Side,
     own: &Introduction,
-    agreed: Agreed,
+    agreed: &Agreed,
     (address, identity): (String, Option<String>),
     permits: Option<Permits>,
 ) -> Arc<Connection> {
@@ -311,7 +311,7 @@ fn establish(
         node_ref: hello.node_ref.clone(),
         svc_ref: hello.svc_ref.clone(),
     };
-    let Agreed { ours, theirs, .. } = &agreed;
+    let Agreed { ours, theirs, .. } = agreed;
     let peer = Peer {
         address,
         identity,
@@ -378,6 +378,7 @@ fn broken(reason: &str) -> Error {
     Error::new(Kind::Protocol, Executed::Never, reason)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn wrong(error: HelloError) -> Error {
     let kind = match error {
         HelloError::NoProof | HelloError::Proof => Kind::Denied,

@@ -1,4 +1,4 @@
 //! Wire protocols as values, without I/O.
 
 pub(crate) mod v1;
-pub mod v2;
+pub(crate) mod v2;

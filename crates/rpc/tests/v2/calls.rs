@@ -37,7 +37,7 @@ async fn ten_thousand_calls_share_one_connection() {
         .map(|number| {
             let client = client.clone();
             tokio::spawn(async move {
-                let call = client.function("all").timeout(Duration::from_secs(60));
+                let call = client.function("all").timeout(Duration::from_mins(1));
                 (number, call.call::<_, u32>(&number).await)
             })
         })
@@ -124,7 +124,7 @@ async fn a_call_that_is_dropped_stops_its_function() {
     let slow = functions().add("slow", move |()| {
         let here = here.enter();
         async move {
-            tokio::time::sleep(Duration::from_secs(60)).await;
+            tokio::time::sleep(Duration::from_mins(1)).await;
             drop(here);
             Ok::<_, String>(())
         }
@@ -280,5 +280,5 @@ async fn small_calls_are_not_slow() {
     for _ in 0..20 {
         client.call::<_, String>("echo", &text).await.unwrap();
     }
-    assert!(begun.elapsed() < Duration::from_millis(20 * 30), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_millis(600), "{:?}", begun.elapsed());
 }

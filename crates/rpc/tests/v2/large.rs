@@ -40,7 +40,7 @@ async fn many_large_messages_wait_for_room_and_never_for_each_other() {
             let client = client.clone();
             tokio::spawn(async move {
                 let sent = bytes(1 << 20, seed);
-                let call = client.function("raw").timeout(Duration::from_secs(60));
+                let call = client.function("raw").timeout(Duration::from_mins(1));
                 call.call_raw(Body::raw(sent.clone())).await.unwrap().bytes == sent
             })
         })
@@ -91,7 +91,7 @@ async fn a_small_call_passes_large_ones() {
             let client = client.clone();
             tokio::spawn(async move {
                 let sent = bytes::Bytes::from(vec![seed; 20 << 20]);
-                let call = client.function("raw").timeout(Duration::from_secs(60));
+                let call = client.function("raw").timeout(Duration::from_mins(1));
                 assert!(call.call_raw(Body::raw(sent.clone())).await.unwrap().bytes == sent);
             })
         })

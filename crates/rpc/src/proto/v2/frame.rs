@@ -416,7 +416,9 @@ impl Extensions {
             let len = parts.iter().map(|part| part.len()).sum::<usize>();
             out.put_u8(tag);
             out.put_u16_le(u16::try_from(len).ok()?);
-            parts.iter().for_each(|part| out.put_slice(part));
+            for part in parts {
+                out.put_slice(part);
+            }
             Some(())
         };
         if let Some(text) = &self.traceparent {

@@ -10,7 +10,7 @@ pub(crate) fn check(kind: &Type) -> syn::Result<()> {
 }
 
 fn walk(tokens: TokenStream) -> syn::Result<()> {
-    let mut tokens = tokens.into_iter().peekable();
+    let mut tokens = tokens.into_iter();
     while let Some(token) = tokens.next() {
         let message = match &token {
             TokenTree::Group(group) => {
@@ -21,11 +21,13 @@ fn walk(tokens: TokenStream) -> syn::Result<()> {
                 "what travels is owned: no reference"
             }
             TokenTree::Punct(mark) if mark.as_char() == '\'' => {
-                let lifetime = tokens.next();
-                match &lifetime {
-                    Some(TokenTree::Ident(name)) if name == "static" => continue,
-                    _ => "what travels is owned: no lifetime",
+                let name = tokens.next();
+                if matches!(&name, Some(TokenTree::Ident(name)) if name == "static") {
+                    continue;
                 }
+                let lifetime = TokenStream::from_iter([Some(token), name].into_iter().flatten());
+                let message = "what travels is owned: no lifetime";
+                return Err(syn::Error::new_spanned(lifetime, message));
             }
             TokenTree::Ident(word) if word == "impl" || word == "dyn" => {
                 "what travels has a type that both sides know"

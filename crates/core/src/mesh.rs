@@ -67,6 +67,14 @@ pub trait ServiceMesh: Send + Sync {
     ) -> Option<MeshError> {
         None
     }
+
+    /// Who is behind a connection that the program accepted from `from`: the SPIFFE identity that the
+    /// peer has proved to the sidecar. `None`: the sidecar made no such connection (somebody on this
+    /// machine dialled the program itself), or the mesh does not know. The sidecar may know it a
+    /// moment later than the program has accepted.
+    fn caller(&self, _running: &Running, _from: SocketAddr) -> Option<String> {
+        None
+    }
 }
 
 /// A service that is in the mesh. Dropping it takes the service out in the background.

@@ -1,6 +1,7 @@
 //! The connections that live, and the judgement over them.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -70,6 +71,8 @@ struct Inner {
 #[derive(Debug)]
 struct Entry {
     facts: ConnectionFacts,
+    /// Where the program sees it come from.
+    from: Option<SocketAddr>,
     since: Instant,
     progress: Arc<Progress>,
     cut: CancellationToken,
@@ -123,6 +126,7 @@ impl Connections {
         let (progress, cut) = (Arc::new(Progress::default()), self.inner.all.child_token());
         let entry = Entry {
             facts,
+            from: None,
             since: Instant::now(),
             progress: Arc::clone(&progress),
             cut: cut.clone(),
@@ -185,6 +189,14 @@ impl Connections {
         list
     }
 
+    /// The identity that was proved by who is behind the connection that the program beside the
+    /// sidecar accepted from `from`; `None`: the sidecar made no such connection.
+    pub fn caller(&self, from: SocketAddr) -> Option<String> {
+        let live = self.inner.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = live.values().find(|entry| entry.from == Some(from))?;
+        Some(entry.facts.peer.clone())
+    }
+
     /// How many live.
     pub fn len(&self) -> usize {
         let live = self.inner.live.lock().unwrap_or_else(PoisonError::into_inner);
@@ -228,6 +240,14 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// The program will see it come from there.
+    pub(crate) fn comes_from(&self, address: SocketAddr) {
+        let mut live = self.table.inner.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = live.get_mut(&self.id) {
+            entry.from = Some(address);
+        }
+    }
+
     /// Every check is passed and both ends stand.
     pub(crate) fn opened(&self) {
         self.progress.opened.store(true, Ordering::Relaxed);

@@ -178,6 +178,9 @@ impl Inbound {
         let Some(dialled) = dialled.await else { return Ok(()) };
         let mut program = dialled
             .map_err(|e| (Step::Program, format!("the program at {target} refused: {e}")))?;
+        if let Ok(address) = program.local_addr() {
+            connection.comes_from(address);
+        }
         self.go_on(tls, greets).await?;
         let progress = Arc::clone(&connection.progress);
         let mut tap = ConnectionTap::new(progress, self.protocol, self.service.as_str());

@@ -262,6 +262,10 @@ impl ServiceMesh for Mesh {
         Ok(())
     }
 
+    fn caller(&self, running: &Running, from: SocketAddr) -> Option<String> {
+        self.member(&running.id).ok()?.sidecar().connections().caller(from)
+    }
+
     fn last_failure(
         &self,
         running: &Running,

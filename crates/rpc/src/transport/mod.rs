@@ -1,5 +1,7 @@
 //! Where connections come from.
 
+mod mesh;
+
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -12,6 +14,8 @@ use meshx_rt::net;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::mpsc;
+
+pub use mesh::{Mesh, MeshDial, MeshListening, ServeError};
 
 /// What a transport does takes a while.
 pub type Carried<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;

@@ -14,7 +14,7 @@ use crate::event::{Event, Observe, Side};
 use crate::policy::Policy;
 use crate::proto::v2::{Algorithm, Key, PREFACE};
 use crate::transport::{Listen, Stream};
-use crate::{Error, Executed, Functions, Kind, listing};
+use crate::{Error, Executed, Functions, Kind, listing, v1};
 
 /// After an error the listener is asked again after this long.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -44,6 +44,7 @@ pub struct Server {
     policy: Option<Policy>,
     listing: bool,
     listeners: Vec<Listener>,
+    v1: Option<v1::ServerOptions>,
     own: Introduction,
     connections: usize,
     in_flight: usize,
@@ -70,6 +71,7 @@ impl Server {
             policy: None,
             listing: false,
             listeners: Vec::new(),
+            v1: None,
             own: Introduction::default(),
             connections: 4096,
             in_flight: 65_536,
@@ -94,6 +96,14 @@ impl Server {
     pub fn listing(mut self, allowed: bool) -> Self {
         self.listing = allowed;
         self
+    }
+
+    /// Serves Elixir programs with `meshx_rpc`, too, on the same listeners: who speaks version 1 is told
+    /// by its first bytes. An error says which of the options contradict that protocol.
+    pub fn also_v1(mut self, options: v1::ServerOptions) -> Result<Self, Error> {
+        options.common.check()?;
+        self.v1 = Some(options);
+        Ok(self)
     }
 
     /// What the service and this node are called in events and logs, here and at clients.
@@ -154,16 +164,24 @@ impl Server {
 
     /// Serves, in tasks of the runtime.
     pub fn start(self) -> Serving {
-        let Self { functions, policy, listing, listeners, own, connections, in_flight, grace } =
+        let Self { functions, policy, listing, listeners, v1, own, connections, in_flight, grace } =
             self;
         let functions = if listing { listing::with(functions, policy.clone()) } else { functions };
+        let old = v1.and_then(|mut options| {
+            if options.observers.is_empty() {
+                options.observers = own.observers.clone();
+            }
+            let (functions, policy) = (functions.clone(), policy.clone());
+            // The options were looked at when they were given.
+            v1::Service::new(Arc::new(functions), policy.map(Arc::new), options).ok().map(Arc::new)
+        });
         let places = Arc::new(Semaphore::new(in_flight.min(Semaphore::MAX_PERMITS)));
         let service = Arc::new(Service { functions, policy, places });
         let seats = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
         let (stop, end) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
         let (stopped, ended) = (stop.clone(), end.clone());
-        let house = House { service, own: Arc::new(own), seats, stopped, ended, grace };
+        let house = House { service, old, own: Arc::new(own), seats, stopped, ended, grace };
         for Listener(listener) in listeners {
             tasks.spawn(house.clone().listen(listener, tasks.clone()));
         }
@@ -181,10 +199,18 @@ impl Serving {
     }
 }
 
+/// Who has connected.
+enum Greeted {
+    V2(Arc<Connection>),
+    /// What it said already belongs to it.
+    V1(Arc<v1::Service>, Stream, BytesMut),
+}
+
 /// What every connection of a server shares.
 #[derive(Debug, Clone)]
 struct House {
     service: Arc<Service>,
+    old: Option<Arc<v1::Service>>,
     own: Arc<Introduction>,
     seats: Arc<Semaphore>,
     stopped: CancellationToken,
@@ -230,8 +256,19 @@ impl House {
             () = self.stopped.cancelled() => return,
             () = self.ended.cancelled() => return,
         };
-        // The event has told what went wrong.
-        let Ok(connection) = connection else { return };
+        let connection = match connection {
+            Ok(Greeted::V2(connection)) => connection,
+            Ok(Greeted::V1(old, stream, first)) => {
+                let served = old.serve(stream, first, self.stopped.clone());
+                tokio::select! {
+                    () = served => {}
+                    () = self.ended.cancelled() => {}
+                }
+                return;
+            }
+            // The event has told what went wrong.
+            Err(_) => return,
+        };
         let drained = async {
             self.stopped.cancelled().await;
             connection.drain(self.grace).await;
@@ -247,11 +284,11 @@ impl House {
     }
 
     /// §1: by the first bytes.
-    async fn greet(&self, mut stream: Stream) -> Result<Arc<Connection>, Error> {
+    async fn greet(&self, mut stream: Stream) -> Result<Greeted, Error> {
         let mut buffer = BytesMut::with_capacity(1024);
         let limit = self.own.limits.handshake;
         let first = async {
-            while buffer.len() < PREFACE.len() && PREFACE.starts_with(&buffer) {
+            while self.is_short(&buffer) {
                 if stream.read.read_buf(&mut buffer).await.ok()? == 0 {
                     return None;
                 }
@@ -259,6 +296,9 @@ impl House {
             Some(())
         };
         let begun = tokio::time::timeout(limit, first).await.ok().flatten();
+        if let (Some(old), [0..=3, _, 0xD2, ..]) = (&self.old, &buffer[..]) {
+            return Ok(Greeted::V1(Arc::clone(old), stream, buffer));
+        }
         if begun.is_none() || !buffer.starts_with(&PREFACE) {
             let reason = match begun {
                 None => "it said nothing".to_owned(),
@@ -270,7 +310,16 @@ impl House {
             return Err(error);
         }
         let rest = buffer.split_off(PREFACE.len());
-        connection::accept(stream, rest, &self.own, Arc::clone(&self.service)).await
+        let service = Arc::clone(&self.service);
+        connection::accept(stream, rest, &self.own, service).await.map(Greeted::V2)
+    }
+
+    /// Whether it cannot be told yet what is spoken.
+    fn is_short(&self, first: &[u8]) -> bool {
+        match first {
+            [0..=3] | [0..=3, _] => self.old.is_some(),
+            first => first.len() < PREFACE.len() && PREFACE.starts_with(first),
+        }
     }
 }
 

@@ -59,7 +59,6 @@ mod term;
 pub use client::{Client, Request};
 pub use options::{ClientOptions, Common, ServerOptions, SharedKey};
 pub use server::Server;
-#[allow(unused_imports, reason = "for a listener that serves both versions")]
 pub(crate) use server::Service;
 
 /// Longer waits are none, and can be added to any time.

@@ -134,7 +134,7 @@ impl Default for Common {
 
 impl Common {
     /// A mistake in configuration is told before anything is connected.
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         let wrong = |reason: String| Err(Error::new(Kind::Value, Executed::Never, reason));
         let (sizes, size) = (wire::BLOCK_SIZES, self.block_size);
         if !sizes.contains(&size) {

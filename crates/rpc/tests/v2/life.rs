@@ -226,3 +226,21 @@ async fn tcp_names_are_looked_up() {
     let client = Client::to(Tcp::to(format!("localhost:{port}"))).start();
     assert_eq!(client.call::<_, u32>("add", &(1, 2)).await.unwrap(), 3);
 }
+
+/// §1.2: one listener, both versions.
+#[tokio::test]
+async fn the_first_bytes_tell_which_version_is_spoken() {
+    let (dial, listen) = Memory::pair();
+    let old = meshx_rpc::v1::ServerOptions::default();
+    let server = Server::new(functions()).listen(listen).also_v1(old).unwrap().start();
+    let new = Client::to(dial.clone()).start();
+    let old = meshx_rpc::v1::Client::new(dial.clone(), Default::default()).unwrap();
+    for _ in 0..3 {
+        assert_eq!(new.call::<_, u32>("add", &(1, 2)).await.unwrap(), 3);
+        assert_eq!(old.call::<_, u32>("add", &(1, 2)).await.unwrap(), 3);
+    }
+    server.stop().await;
+
+    let (client, _server) = plain(functions());
+    assert_eq!(client.call::<_, u32>("add", &(1, 2)).await.unwrap(), 3);
+}

@@ -8,21 +8,21 @@ use meshx_core::{Code, Diagnostic};
 pub(crate) mod exit {
     /// Done; warnings included.
     pub(crate) const SUCCESS: u8 = 0;
-    /// A negative answer: denied, a check failed.
+    /// A negative answer: denied, a check failed, a function returned an error.
     pub(crate) const NEGATIVE: u8 = 1;
     /// Wrong usage.
     pub(crate) const USAGE: u8 = 2;
-    /// The control plane does not answer.
+    /// The control plane, or an RPC server, does not answer.
     pub(crate) const UNREACHABLE: u8 = 3;
-    /// No such service, node or intention.
+    /// No such service, node, intention or function.
     pub(crate) const NOT_FOUND: u8 = 4;
-    /// The token is not enough.
+    /// The token is not enough, or a policy denies it.
     pub(crate) const DENIED: u8 = 5;
     /// Something did not become ready in time.
     pub(crate) const TIMED_OUT: u8 = 6;
     /// The name is registered and alive.
     pub(crate) const CONFLICT: u8 = 7;
-    /// What was called on another node raised, exited or threw.
+    /// What was called elsewhere raised, exited or threw, or could not be done.
     pub(crate) const REMOTE: u8 = 8;
     /// The configuration is invalid; restarting will not help.
     pub(crate) const CONFIGURATION: u8 = 9;

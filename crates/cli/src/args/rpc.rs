@@ -193,6 +193,9 @@ pub(crate) struct Serve {
     /// File that says in JSON who may call what [default: everybody everything]
     #[arg(long, value_name = "FILE", env = "MESHX_RPC_POLICY")]
     pub(crate) policy: Option<PathBuf>,
+    /// Where to answer Prometheus, at /metrics; port 0 takes a free one [default: nowhere]
+    #[arg(long, value_name = "IP:PORT", env = "MESHX_RPC_METRICS")]
+    pub(crate) metrics: Option<SocketAddr>,
     /// How long calls may take to end at an orderly stop
     #[arg(long, value_name = "D", env = "MESHX_DRAIN", default_value = "10s", value_parser = duration)]
     pub(crate) drain: Duration,

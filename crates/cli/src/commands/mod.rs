@@ -42,7 +42,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<u8, Failure>
         Command::Ping(arguments) => node::ping(arguments, output).await,
         Command::Call(arguments) => node::call(arguments, output).await,
         Command::Shell(arguments) => node::shell(arguments, output).await,
-        Command::Rpc(arguments) => rpc::run(arguments, output).await,
+        Command::Rpc(arguments) => Box::pin(rpc::run(arguments, output)).await,
         Command::Completions(arguments) => Ok(meta::completions(&arguments)),
         Command::Version => Ok(meta::version(output)),
         Command::DemoPeer(arguments) => demo::peer::run(&arguments).await,

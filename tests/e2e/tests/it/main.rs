@@ -14,6 +14,7 @@ mod node;
 mod plain;
 mod policy;
 mod releases;
+mod rpc;
 mod tcp;
 mod wire;
 

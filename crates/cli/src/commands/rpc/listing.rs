@@ -45,7 +45,7 @@ pub(super) async fn describe(arguments: &Describe, output: Output) -> Result<u8,
     let address = arguments.address.to_string();
     let function: Listed = asked.map_err(|failure| match is_untold(&failure) {
         true => untold(failure, &address),
-        false => failure.hint(format!("`meshx rpc list {address}` shows what may be called")),
+        false => unknown(failure, &arguments.function, &address),
     })?;
     let described = Described { schema: "meshx.rpc.function/1", address, function };
     output.data(&described, |Described { function, .. }| match &*function.about {
@@ -74,6 +74,13 @@ fn untold(failure: Failure, address: &str) -> Failure {
         }
         _ => failure,
     }
+}
+
+/// The server tells, but not of this function.
+fn unknown(failure: Failure, function: &str, address: &str) -> Failure {
+    let message = format!("{address} offers us no function {function}");
+    Failure { message, ..failure }
+        .hint(format!("`meshx rpc list {address}` shows what may be called"))
 }
 
 /// What a server said, on one line of ours.

@@ -8,6 +8,7 @@ mod functions;
 mod json;
 mod key;
 mod listing;
+mod metrics;
 mod ping;
 mod serve;
 

@@ -66,7 +66,7 @@ pub(super) async fn run(arguments: &Ping, output: Output) -> Result<u8, Failure>
         report.round_trip_milliseconds.clone_from(&times.borrow());
         Ok(Some(report))
     };
-    let report = asking.finish(asked).await;
+    let report = asking.finish(Box::pin(asked)).await;
     if let (false, Some(summary)) = (output.json, summary(&times.borrow())) {
         output.story(&summary);
     }

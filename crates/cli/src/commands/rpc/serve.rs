@@ -2,15 +2,17 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::net::SocketAddr;
 use std::path::Path;
 
-use meshx_rpc::event::{Log, Pretty};
+use meshx_rpc::event::{Log, Metrics, Pretty};
 use meshx_rpc::transport::{Tcp, Unix};
 use meshx_rpc::{Policy, Server};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::functions::functions;
 use super::key::key;
+use super::metrics;
 use crate::args::rpc::{Listening, Serve};
 use crate::failure::{Failure, exit};
 use crate::output::Output;
@@ -38,6 +40,16 @@ pub(super) async fn run(arguments: &Serve, output: Output) -> Result<u8, Failure
         true => server.observe(Pretty::new()),
         false => server.observe(Log::new()),
     };
+    let metrics = match arguments.metrics {
+        Some(wanted) => {
+            let metrics = Metrics::new();
+            let refused = |error| refused(&Listening::Tcp(wanted), &error);
+            let address = metrics::listen(wanted, metrics.clone()).map_err(refused)?;
+            server = server.observe(metrics);
+            Some(address)
+        }
+        None => None,
+    };
     let mut addresses = Vec::new();
     for wanted in &arguments.listen {
         let (more, address) = bind(server, wanted).map_err(|error| refused(wanted, &error))?;
@@ -45,7 +57,7 @@ pub(super) async fn run(arguments: &Serve, output: Output) -> Result<u8, Failure
         addresses.push(address);
     }
     let serving = server.start();
-    announce(arguments, &names, &addresses, output);
+    announce(arguments, &names, (&addresses, metrics), output);
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
@@ -106,7 +118,12 @@ fn policy(path: &Path) -> Result<Policy, Failure> {
 }
 
 /// One line when everything is there, for people and for scripts that took a free port.
-fn announce(arguments: &Serve, names: &[String], addresses: &[String], output: Output) {
+fn announce(
+    arguments: &Serve,
+    names: &[String],
+    (addresses, metrics): (&[String], Option<SocketAddr>),
+    output: Output,
+) {
     let (key, policy) = (arguments.key_file.is_some(), arguments.policy.is_some());
     if output.json {
         let value = serde_json::json!({
@@ -117,11 +134,15 @@ fn announce(arguments: &Serve, names: &[String], addresses: &[String], output: O
             "listing": arguments.listing,
             "key": key,
             "policy": policy,
+            "metrics": metrics,
         });
         output.story(&value.to_string());
     } else if !output.quiet {
         let (addresses, names) = (addresses.join(", "), names.join(", "));
         output.story(&format!("{} listens at {addresses}   functions: {names}", arguments.name));
+        if let Some(metrics) = metrics {
+            output.say(&format!("metrics: http://{metrics}/metrics"));
+        }
         output.say("without TLS; `meshx rpc call` calls. Ctrl-C stops.");
     }
     let is_open = |wanted: &Listening| matches!(wanted, Listening::Tcp(address) if !address.ip().is_loopback());

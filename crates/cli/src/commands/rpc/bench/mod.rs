@@ -35,7 +35,7 @@ struct Calling {
 }
 
 pub(super) async fn run(arguments: &Bench, output: Output) -> Result<u8, Failure> {
-    let argument = json::body(&*json::argument(arguments.what.argument.as_deref())?);
+    let argument = json::body(&json::argument(arguments.what.argument.as_deref())?);
     let connections = usize::from(arguments.connections);
     let asking = Asking::start_with(&arguments.address, &arguments.reach, |builder| {
         builder.connections(connections).max_age(None).retries(Retries::NONE)
@@ -47,8 +47,9 @@ pub(super) async fn run(arguments: &Bench, output: Output) -> Result<u8, Failure
         tally: Arc::new(Tally::new()),
         left: Arc::new(AtomicU64::new(arguments.calls.unwrap_or(u64::MAX))),
     };
-    asking.finish(calling.warm_up(&asking, connections)).await?;
+    // From the beginning: between two listeners a signal would be lost.
     let interrupted = interruption()?;
+    asking.finish(Box::pin(calling.warm_up(&asking, connections))).await?;
     let begun = Instant::now();
     let mut callers = JoinSet::new();
     for _ in 0..arguments.concurrency {

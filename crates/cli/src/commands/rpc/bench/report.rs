@@ -19,13 +19,13 @@ pub(super) struct Report {
     seconds: f64,
     calls: u64,
     calls_per_second: f64,
-    latency_milliseconds: Latency,
+    /// Of the calls that have a result; null if there are none.
+    latency_milliseconds: Option<Latency>,
     sent_bytes: u64,
     received_bytes: u64,
     errors: BTreeMap<&'static str, u64>,
 }
 
-/// Of the calls that have a result; absent if there are none.
 #[derive(Debug, Serialize)]
 struct Latency {
     p50: f64,
@@ -36,7 +36,7 @@ struct Latency {
 
 impl Report {
     pub(super) fn new(bench: &Bench, took: Duration, argument: &Body, tally: &Tally) -> Self {
-        let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+        let milliseconds = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
         let (calls, seconds) = (tally.calls(), took.as_secs_f64());
         Self {
             schema: "meshx.rpc.bench/1",
@@ -47,12 +47,12 @@ impl Report {
             seconds,
             calls,
             calls_per_second: per_second(calls, seconds),
-            latency_milliseconds: Latency {
+            latency_milliseconds: (calls > 0).then(|| Latency {
                 p50: milliseconds(tally.time(500)),
                 p99: milliseconds(tally.time(990)),
                 p99_9: milliseconds(tally.time(999)),
                 max: milliseconds(tally.longest()),
-            },
+            }),
             sent_bytes: calls.saturating_mul(argument.bytes.len() as u64),
             received_bytes: tally.received(),
             errors: tally.failures().map(|(kind, count)| (kind.token(), count)).collect(),
@@ -66,7 +66,12 @@ impl Report {
 
     pub(super) fn text(&self) -> String {
         let Self { function, address, concurrency, connections, seconds, calls, .. } = self;
-        let Latency { p50, p99, p99_9, max } = self.latency_milliseconds;
+        let latency = match &self.latency_milliseconds {
+            Some(Latency { p50, p99, p99_9, max }) => {
+                format!("p50 {p50:.3}   p99 {p99:.3}   p99.9 {p99_9:.3}   max {max:.3} ms")
+            }
+            None => "none: no call has a result".to_owned(),
+        };
         let per_second = self.calls_per_second;
         let (sent, received) = (self.sent_bytes, self.received_bytes);
         let (upwards, downwards) = (rate(sent, *seconds), rate(received, *seconds));
@@ -78,7 +83,7 @@ impl Report {
             "{function} at {address}: {concurrency} at a time, {connections} connection{plural}, \
              {seconds:.1} s\n\
              calls     {calls}   {per_second:.0} per second\n\
-             latency   p50 {p50:.3}   p99 {p99:.3}   p99.9 {p99_9:.3}   max {max:.3} ms\n\
+             latency   {latency}\n\
              bytes     sent {sent} ({upwards})   received {received} ({downwards})\n\
              errors    {errors}\n"
         )

@@ -1,8 +1,12 @@
 //! The client's side.
 
-use super::{Function, Service, TokenStream, format_ident, quote};
-use quote::quote_spanned;
-use syn::{GenericArgument, Ident, PathArguments, Type};
+use proc_macro2::TokenStream;
+use quote::{format_ident, quote, quote_spanned};
+use syn::Ident;
+use syn::spanned::Spanned;
+
+use crate::function::Function;
+use crate::service::Service;
 
 /// `OrdersClient`.
 pub(crate) fn expand(service: &Service) -> TokenStream {
@@ -33,7 +37,7 @@ pub(crate) fn expand(service: &Service) -> TokenStream {
 }
 
 fn method(service: &Service, function: &Function, all: &Ident) -> TokenStream {
-    let Function { ident, constant, manner, arguments, output, .. } = function;
+    let Function { ident, constant, about, manner, arguments, output, .. } = function;
     let visibility = &service.visibility;
     let (conditions, remarks) = (function.conditions(), function.remarks());
     let (names, kinds): (Vec<_>, Vec<_>) =
@@ -45,14 +49,27 @@ fn method(service: &Service, function: &Function, all: &Ident) -> TokenStream {
     });
     let (how, result) = match output {
         Some(output) if !manner.cast => {
-            let (value, error) = parts(output);
+            let (value, error) = match function.parts() {
+                Some((value, error)) => (quote!(#value), quote!(#error)),
+                // By another name: the compiler finds them.
+                None => {
+                    let outcome =
+                        quote_spanned!(output.span()=> <#output as ::meshx_rpc::service::Outcome>);
+                    (quote!(#outcome::Value), quote!(#outcome::Error))
+                }
+            };
             let result = quote!(::core::result::Result<#value, ::meshx_rpc::CallError<#error>>);
             (quote!(call), result)
         }
         _ => (quote!(cast), quote!(::core::result::Result<(), ::meshx_rpc::Error>)),
     };
+    let about = about.is_empty().then(|| {
+        let about = format!("Calls [`{}::{}`] elsewhere.", service.ident, function.plain());
+        quote!(#[doc = #about])
+    });
     quote_spanned! {ident.span()=>
         #(#conditions)*
+        #about
         #(#remarks)*
         #visibility async fn #ident(&self, #(#names: #kinds),*) -> #result {
             ::meshx_rpc::service::#how(
@@ -64,19 +81,4 @@ fn method(service: &Service, function: &Function, all: &Ident) -> TokenStream {
             .await
         }
     }
-}
-
-/// Value and error of a result: as they are written, or else as the compiler finds them.
-fn parts(output: &Type) -> (TokenStream, TokenStream) {
-    if let Type::Path(path) = output
-        && let Some(last) = path.path.segments.last()
-        && last.ident == "Result"
-        && let PathArguments::AngleBracketed(arguments) = &last.arguments
-        && let [GenericArgument::Type(value), GenericArgument::Type(error)] =
-            &arguments.args.iter().collect::<Vec<_>>()[..]
-    {
-        return (quote!(#value), quote!(#error));
-    }
-    let of = quote!(<#output as ::meshx_rpc::service::Outcome>);
-    (quote!(#of::Value), quote!(#of::Error))
 }

@@ -2,7 +2,10 @@
 
 use proc_macro2::Span;
 use syn::spanned::Spanned;
-use syn::{Attribute, FnArg, Ident, Pat, ReturnType, Signature, TraitItemFn, Type};
+use syn::{
+    Attribute, FnArg, GenericArgument, Ident, Pat, PathArguments, ReturnType, Signature,
+    TraitItemFn, Type,
+};
 
 use crate::attributes::{self, Manner};
 use crate::owned;
@@ -20,6 +23,7 @@ pub(crate) struct Function {
     pub(crate) constant: Ident,
     /// As it goes over the wire.
     pub(crate) name: String,
+    /// What it is for; empty if that was not said.
     pub(crate) about: String,
     pub(crate) manner: Manner,
     pub(crate) arguments: Vec<(Ident, Type)>,
@@ -40,9 +44,8 @@ impl Function {
         shape(signature)?;
         let arguments = arguments(signature)?;
         let output = output(signature, manner.cast)?;
-        let plain = ident.to_string();
-        let plain = plain.trim_start_matches("r#");
-        let name = service.map_or_else(|| plain.to_owned(), |it| format!("{it}.{plain}"));
+        let plain = unmarked(&ident);
+        let name = service.map_or_else(|| plain.clone(), |it| format!("{it}.{plain}"));
         let wrong = |message| Err(syn::Error::new(ident.span(), message));
         if name.len() > NAME_MAX {
             return wrong("its name is longer than 255 bytes, with that of the service");
@@ -57,6 +60,25 @@ impl Function {
         Ok(Self { ident, constant, name, about, manner, arguments, output, attributes })
     }
 
+    /// Its name, without what says that it is no keyword.
+    pub(crate) fn plain(&self) -> String {
+        unmarked(&self.ident)
+    }
+
+    /// Value and error of its result, if it is written as one.
+    pub(crate) fn parts(&self) -> Option<(&Type, &Type)> {
+        let Some(Type::Path(path)) = &self.output else { return None };
+        let last = path.path.segments.last().filter(|last| last.ident == "Result")?;
+        let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
+        let mut arguments = arguments.args.iter();
+        match (arguments.next()?, arguments.next()?, arguments.next()) {
+            (GenericArgument::Type(value), GenericArgument::Type(error), None) => {
+                Some((value, error))
+            }
+            _ => None,
+        }
+    }
+
     /// On what it depends whether it exists.
     pub(crate) fn conditions(&self) -> impl Iterator<Item = &Attribute> {
         self.attributes.iter().filter(|attribute| attribute.path().is_ident("cfg"))
@@ -67,6 +89,11 @@ impl Function {
         let kept = ["doc", "deprecated"];
         self.attributes.iter().filter(move |it| kept.iter().any(|kept| it.path().is_ident(kept)))
     }
+}
+
+fn unmarked(ident: &Ident) -> String {
+    let name = ident.to_string();
+    name.strip_prefix("r#").map_or(name.clone(), str::to_owned)
 }
 
 /// A name in what is generated: errors point to where it was written, and lints that are about

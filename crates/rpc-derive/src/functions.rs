@@ -1,10 +1,12 @@
 //! The server's side.
 
-use super::{Function, Service, TokenStream, format_ident, quote};
-use proc_macro2::Span;
-use quote::quote_spanned;
+use proc_macro2::{Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
 use syn::Ident;
 use syn::spanned::Spanned;
+
+use crate::function::Function;
+use crate::service::Service;
 
 /// `OrdersFunctions`.
 pub(crate) fn expand(service: &Service) -> TokenStream {
@@ -26,6 +28,9 @@ pub(crate) fn expand(service: &Service) -> TokenStream {
     let additions = functions.iter().map(|function| addition(ident, function, &own, &all));
     let travels = functions.iter().map(travels);
     quote! {
+        // What it says comes first.
+        const _: fn() = || { #(#travels)* };
+
         #[doc = #about]
         #[derive(::core::fmt::Debug, ::core::clone::Clone, ::core::marker::Copy)]
         #[allow(dead_code, reason = "a program may be only a client")]
@@ -51,17 +56,15 @@ pub(crate) fn expand(service: &Service) -> TokenStream {
                 #all
             }
         }
-
-        const _: fn() = || { #(#travels)* };
     }
 }
 
 /// The name of a function.
 fn constant(service: &Service, function: &Function) -> TokenStream {
-    let (trait_ident, visibility) = (&service.ident, &service.visibility);
-    let Function { ident, constant, name, .. } = function;
+    let visibility = &service.visibility;
+    let Function { constant, name, .. } = function;
     let conditions = function.conditions();
-    let about = format!("The name of [`{trait_ident}::{ident}`].");
+    let about = format!("The name of [`{}::{}`].", service.ident, function.plain());
     quote! {
         #(#conditions)*
         #[doc = #about]
@@ -109,5 +112,10 @@ fn travels(function: &Function) -> TokenStream {
         .output
         .iter()
         .map(|kind| quote_spanned!(kind.span()=> ::meshx_rpc::service::outcome::<#kind>();));
-    quote!(#(#conditions)* { #(#arguments)* #(#output)* })
+    let parts = function.parts().map(|(value, error)| {
+        let value = quote_spanned!(value.span()=> ::meshx_rpc::service::value::<#value>(););
+        let error = quote_spanned!(error.span()=> ::meshx_rpc::service::failure::<#error>(););
+        quote!(#value #error)
+    });
+    quote!(#(#conditions)* { #(#arguments)* #(#output)* #parts })
 }

@@ -10,10 +10,9 @@ mod service;
 mod tests;
 
 use proc_macro2::TokenStream;
-use quote::{format_ident, quote};
+use quote::quote;
 use syn::ItemTrait;
 
-use function::Function;
 use service::Service;
 
 /// Makes of a trait the functions of a server, and a client with the same functions.

@@ -25,7 +25,7 @@ fn walk(tokens: TokenStream) -> syn::Result<()> {
                 if matches!(&name, Some(TokenTree::Ident(name)) if name == "static") {
                     continue;
                 }
-                let lifetime = TokenStream::from_iter([Some(token), name].into_iter().flatten());
+                let lifetime: TokenStream = [Some(token), name].into_iter().flatten().collect();
                 let message = "what travels is owned: no lifetime";
                 return Err(syn::Error::new_spanned(lifetime, message));
             }

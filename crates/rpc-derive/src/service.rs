@@ -1,11 +1,12 @@
 //! The trait as it was written.
 
 use proc_macro2::{Span, TokenStream};
+use quote::quote_spanned;
 use syn::spanned::Spanned;
 use syn::{Ident, ItemTrait, TraitItem, TraitItemFn, Visibility, parse_quote};
 
-use crate::Function;
 use crate::attributes;
+use crate::function::Function;
 
 /// A trait that is a service.
 #[derive(Debug)]
@@ -86,12 +87,12 @@ fn desugar(function: &mut TraitItemFn) {
     };
     let output: syn::Type = output;
     let span = function.sig.ident.span();
-    let future = quote::quote_spanned!(span=>
+    let future = quote_spanned!(span=>
         -> impl ::core::future::Future<Output = #output> + ::core::marker::Send
     );
     function.sig.output = parse_quote!(#future);
     if let Some(body) = &function.default {
-        let body = quote::quote_spanned!(body.span()=> { async move #body });
+        let body = quote_spanned!(body.span()=> { async move #body });
         function.default = Some(parse_quote!(#body));
     }
 }

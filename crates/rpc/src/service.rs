@@ -13,7 +13,6 @@ pub use meshx_rpc_derive::service;
 use crate::client::{Call, Client};
 use crate::codec::Codec;
 use crate::error::{Error, Kind};
-use crate::functions::Failure;
 
 /// Why a call of a typed client failed.
 ///
@@ -90,14 +89,15 @@ pub const fn argument<T: Serialize + DeserializeOwned + Send + Sync + 'static>()
 
 /// Compiles for what a function can give.
 #[doc(hidden)]
-pub const fn outcome<T>()
-where
-    T: Outcome<
-            Value: Serialize + DeserializeOwned + Send,
-            Error: Failure + DeserializeOwned + Send,
-        >,
-{
-}
+pub const fn outcome<T: Outcome>() {}
+
+/// Compiles for what can be a result.
+#[doc(hidden)]
+pub const fn value<T: Serialize + DeserializeOwned + Send>() {}
+
+/// Compiles for what can be the error of an application.
+#[doc(hidden)]
+pub const fn failure<E: Serialize + DeserializeOwned + fmt::Display + Send>() {}
 
 /// A call as a typed client makes it: both sides have the same types.
 #[doc(hidden)]

@@ -38,12 +38,13 @@ use service::Service;
 /// | `skip` | not to be called from elsewhere: any function that has a body |
 ///
 /// Everything else is an `async fn` of `&self` and at most 16 owned arguments, which gives a
-/// `Result`. Arguments and results are serde's `Serialize` and `DeserializeOwned`, and so are
-/// errors, which are `Display` as well. Neither the trait nor its functions have parameters of types
-/// or lifetimes.
+/// `Result`; it may have a body. Who calls it, and until when, it learns from `Context::current()`.
+/// Arguments, results and errors are serde's `Serialize` and `DeserializeOwned`, and can be sent
+/// between threads; errors are `Display` as well. Neither the trait nor its functions have
+/// parameters of types or lifetimes.
 ///
 /// Arguments travel as one tuple, also one alone: other callers send `(7,)`, in JSON `[7]`, and for
-/// none `()`, in JSON `null`. `OrdersClient` writes them as
+/// none `()`, in JSON `null`; Elixir programs send a list. `OrdersClient` writes them as
 /// `Codec::Postcard`: both sides must have been built with the same types, as what was sent does not
 /// tell of which types it is. Another codec is the choice of the plain client:
 /// `client.function(OrdersFunctions::GET)`.

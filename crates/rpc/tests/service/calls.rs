@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use meshx_rpc::{CallError, Codec, Executed, Kind};
+use meshx_etf::{Term, term};
+use meshx_rpc::transport::Memory;
+use meshx_rpc::{Body, CallError, Codec, Executed, Kind, v1};
+use tokio_util::sync::CancellationToken;
 
 use crate::{Order, OrderError, pair};
 
@@ -130,4 +133,30 @@ async fn arguments_are_a_tuple_in_every_codec() {
     }
     let error = client.call::<_, Order>("orders.get", &(7_u64,)).await.unwrap_err();
     assert_eq!((error.kind(), error.executed()), (Kind::Value, Executed::Never));
+}
+
+/// As the Elixir package sends them: `[7, true]`, and `[]` for none.
+#[tokio::test]
+async fn in_version_1_arguments_may_be_a_list() {
+    let shop = Shop(Mutex::new(vec![order(7)]));
+    let (dial, listen) = Memory::pair();
+    let functions = OrdersFunctions::of(Arc::new(shop));
+    let server = v1::Server::new(functions, v1::ServerOptions::default()).unwrap();
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    let serving = tokio::spawn(async move { server.run(listen, stopped).await });
+    let client = v1::Client::new(dial, v1::ClientOptions::default()).unwrap();
+    let call = async |name: &str, arguments: Term| {
+        let bytes = meshx_etf::encode(&arguments).unwrap().into();
+        client.request(name).call_raw(Body { codec: Codec::Etf, bytes }).await.unwrap()
+    };
+    let pong = call(OrdersFunctions::PING, term!([])).await;
+    let found = call(OrdersFunctions::GET, term!([7, true])).await;
+    let all = call(OrdersFunctions::GET_ALL, term!([[7]])).await;
+    assert_eq!(pong.decode::<String>().unwrap(), "pong");
+    assert_eq!(found.decode::<Order>().unwrap(), order(7));
+    assert_eq!(all.decode::<Vec<Order>>().unwrap(), [order(7)]);
+    client.close().await;
+    stop.cancel();
+    serving.await.unwrap();
 }

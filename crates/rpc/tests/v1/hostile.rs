@@ -365,6 +365,24 @@ async fn who_speaks_without_being_asked_is_left() {
     assert_eq!(answer.unwrap(), Body::raw("right"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_is_told_an_error_may_finish_what_he_was_saying() {
+    let serving = serving();
+    let mut peer = Peer::dial(&serving.memory).await;
+    let writer = peer.shake(&hello()).await;
+    peer.say(&writer.request(false, 1, "nosuch", 0, b"").unwrap().0).await;
+    assert_eq!(peer.message().await[0], 199);
+    // More than is on its way at a time: it is read, if by nobody.
+    peer.say(&vec![0; 1_000_000]).await;
+    let begun = Instant::now();
+    assert_eq!(peer.rest().await, b"");
+    // Not for ever.
+    drop(peer.0.write.write_all(&vec![0; 1_000_000]).await);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    peer.0.write.write_all(b"x").await.unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(4));
+}
+
 #[tokio::test]
 async fn an_error_gets_through_to_who_still_writes_over_tcp() {
     let listen = Tcp::listen((std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap();

@@ -60,7 +60,8 @@ async fn what_was_not_written_whole_is_made_again() {
         peer.say(&writer.result(number, 0, b"right").unwrap().0).await;
         peer
     };
-    let (answer, _peer) = tokio::join!(client.request("f").call_raw(long()), playing);
+    let both = async { tokio::join!(client.request("f").call_raw(long()), playing) };
+    let (answer, _peer) = tokio::time::timeout(Duration::from_secs(20), both).await.unwrap();
     assert_eq!(answer.unwrap(), Body::raw("right"));
     let calls: Vec<_> = told.take().into_iter().filter(|told| told.contains("call")).collect();
     assert_eq!(

@@ -5,3 +5,4 @@ pub mod dist;
 pub mod etf;
 pub mod link;
 pub mod rpc_v1;
+pub mod rpc_v2;

@@ -39,3 +39,6 @@ pub use proto::v2::{Algorithm, Key};
 pub use server::{Server, Serving};
 pub use service::{CallError, service};
 pub use trace::{TraceParent, TraceParentError};
+
+#[doc(hidden)]
+pub use proto::v2::look_at as look_at_frames;

@@ -4,6 +4,10 @@
 #[allow(dead_code, unreachable_pub, reason = "a module of another crate")]
 mod rpc_v1;
 
+#[path = "../../../fuzz/src/rpc_v2.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a module of another crate")]
+mod rpc_v2;
+
 use std::path::Path;
 
 /// Runs `target` on each of its seeds, on each of their beginnings, and on nothing.
@@ -25,4 +29,9 @@ fn run(name: &str, target: fn(&[u8])) {
 #[test]
 fn rpc_v1() {
     run("rpc_v1", rpc_v1::rpc_v1);
+}
+
+#[test]
+fn rpc_v2() {
+    run("rpc_v2", rpc_v2::rpc_v2);
 }

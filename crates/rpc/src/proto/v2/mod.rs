@@ -29,3 +29,40 @@ pub(crate) const METADATA_MAX: usize = 64;
 /// §8.1: of a whole FAIL, and of the reason in it.
 pub(crate) const FAIL_MAX: usize = 32_768;
 pub(crate) const REASON_MAX: usize = 4096;
+
+/// For the fuzzer: whatever the bytes are, they are frames or an error, within their bounds.
+#[doc(hidden)]
+pub fn look_at(data: &[u8]) {
+    let frames = Frames::new(Checksum::None, 4096);
+    let mut bytes = bytes::BytesMut::from(data);
+    loop {
+        let before = bytes.len();
+        match frames.next(&mut bytes) {
+            Ok(Some(Frame::Open(open))) => {
+                if let Ok(extensions) = Extensions::decode(&open.extensions)
+                    && let Some(again) = extensions.encode()
+                {
+                    assert_eq!(Extensions::decode(&again).ok(), Some(extensions));
+                }
+            }
+            Ok(Some(Frame::Hello(payload))) => {
+                if let Ok((hello, ..)) = Hello::decode(&payload) {
+                    let (again, ..) = Hello::decode(&hello.encode()).unwrap_or_default();
+                    assert_eq!(again.conn_ref, hello.conn_ref);
+                }
+            }
+            Ok(Some(Frame::Fail { error, .. })) => assert!(fail_payload(&error).len() <= FAIL_MAX),
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                assert!(frames.missing(&bytes).is_none_or(|missing| missing < 64_000));
+                return;
+            }
+            Err(_) => return,
+        }
+        assert!(bytes.len() < before);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;

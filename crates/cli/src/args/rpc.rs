@@ -7,9 +7,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use meshx_core::ServiceName;
 use meshx_rpc::NAME_MAX;
 
-use super::{duration, key_value, positive};
+use super::{ControlPlane, duration, key_value, positive};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -40,11 +41,12 @@ pub(crate) enum RpcAction {
     Bench(Bench),
 }
 
-/// Where a server is: `host:port`, or `unix:/path`.
+/// Where a server is: `host:port`, `unix:/path`, or the name of a service of the mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
     Tcp(String),
     Unix(PathBuf),
+    Service(ServiceName),
 }
 
 /// Where a server listens: `ip:port`, or `unix:/path`.
@@ -63,6 +65,11 @@ pub(crate) struct Reach {
     /// Longest time for an answer, with connecting
     #[arg(long, value_name = "D", env = "MESHX_TIMEOUT", default_value = "10s", value_parser = positive)]
     pub(crate) timeout: Duration,
+    /// In the mesh: the service that asks, which intentions and policies judge [default: a random name]
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) name: Option<ServiceName>,
+    #[command(flatten)]
+    pub(crate) control_plane: ControlPlane,
 }
 
 /// A function, and what it is called with.
@@ -82,7 +89,7 @@ pub(crate) struct What {
     A server tells only if it was started so (`meshx rpc serve --listing`, `Server::listing`), and only \
     of what the caller may call.")]
 pub(crate) struct List {
-    /// The server: host:port, or unix:/path
+    /// The server: host:port, unix:/path, or the name of a service of the mesh
     pub(crate) address: Address,
     #[command(flatten)]
     pub(crate) reach: Reach,
@@ -91,7 +98,7 @@ pub(crate) struct List {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  meshx rpc describe 127.0.0.1:4000 add")]
 pub(crate) struct Describe {
-    /// The server: host:port, or unix:/path
+    /// The server: host:port, unix:/path, or the name of a service of the mesh
     pub(crate) address: Address,
     /// The function
     #[arg(value_parser = function)]
@@ -103,13 +110,14 @@ pub(crate) struct Describe {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  meshx rpc call 127.0.0.1:4000 add '[40, 2]'\n  \
     echo '{\"id\": 7}' | meshx rpc call unix:/run/shop.sock order.show -\n  \
+    meshx rpc call math add '[40, 2]' --as web            a service of the mesh, asked by web\n  \
     meshx rpc call 127.0.0.1:4000 big 1000000 --raw > bytes\n\n\
     The argument goes over the wire as it is written, and the result is printed as it came. A result that \
     is no text is {\"binary\": BASE64}. The exit status is 1 when the function returned an error, 3 when \
     there is no server, 4 when it has no such function, 5 when it lets us not call it, 6 when the time was \
     over, and 8 when it could not do what was asked.")]
 pub(crate) struct Call {
-    /// The server: host:port, or unix:/path
+    /// The server: host:port, unix:/path, or the name of a service of the mesh
     pub(crate) address: Address,
     #[command(flatten)]
     pub(crate) what: What,
@@ -130,7 +138,7 @@ pub(crate) struct Call {
 #[command(after_help = "Example:\n  meshx rpc cast 127.0.0.1:4000 log '\"it rains\"'\n\n\
     What becomes of it nobody is told, but for the server's log.")]
 pub(crate) struct Cast {
-    /// The server: host:port, or unix:/path
+    /// The server: host:port, unix:/path, or the name of a service of the mesh
     pub(crate) address: Address,
     #[command(flatten)]
     pub(crate) what: What,
@@ -147,7 +155,7 @@ pub(crate) struct Cast {
     Calls a function that no server has, so that nothing runs. The exit status is 1 when there is no \
     server, 5 when it demands another key, and 6 when an answer took too long.")]
 pub(crate) struct Ping {
-    /// The server: host:port, or unix:/path
+    /// The server: host:port, unix:/path, or the name of a service of the mesh
     pub(crate) address: Address,
     /// How often
     #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -162,31 +170,33 @@ pub(crate) struct Ping {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  meshx rpc serve --listen 127.0.0.1:4000 --listing\n  \
     meshx rpc serve --listen unix:/run/demo.sock --functions add,echo -v\n  \
+    meshx rpc serve --mesh --name math                     as a service of the mesh\n  \
     openssl rand -hex 32 > key; chmod 400 key\n  \
     meshx rpc serve --listen 10.0.0.5:4000 --key-file key --policy policy.json\n\n\
-    A policy, first rule first; without a mesh nobody has an identity, and only `*` means callers:\n  \
+    A policy, first rule first; only in the mesh callers have an identity, elsewhere they are `*`:\n  \
     {\"rules\": [{\"functions\": [\"add\", \"meshx.*\"], \"callers\": [\"*\"], \"action\": \"allow\"}], \
     \"default\": \"deny\"}\n\n\
-    It runs until SIGINT or SIGTERM. Nothing on the wire is encrypted. With -v each call is told on stderr.")]
+    It runs until SIGINT or SIGTERM. Without --mesh nothing on the wire is encrypted. With -v each call is told on stderr.")]
 pub(crate) struct Serve {
     /// Where to listen: ip:port, or unix:/path; port 0 takes a free one; repeatable
-    #[arg(
-        long,
-        value_name = "ADDR",
-        env = "MESHX_RPC_LISTEN",
-        value_delimiter = ',',
-        default_value = "127.0.0.1:0"
-    )]
+    /// [default: 127.0.0.1:0, with --mesh nowhere]
+    #[arg(long, value_name = "ADDR", env = "MESHX_RPC_LISTEN", value_delimiter = ',')]
     pub(crate) listen: Vec<Listening>,
+    /// As a service of the mesh, by mutual TLS
+    #[arg(long)]
+    pub(crate) mesh: bool,
     /// What can be called; repeatable
     #[arg(long, value_enum, value_name = "F", value_delimiter = ',', default_values_t = Demo::ALL)]
     pub(crate) functions: Vec<Demo>,
     /// Tell callers what they may call
     #[arg(long)]
     pub(crate) listing: bool,
-    /// Name of the service, which clients see
+    /// Name of the service
     #[arg(long, value_name = "NAME", env = "MESHX_NAME", default_value = "demo")]
-    pub(crate) name: String,
+    pub(crate) name: ServiceName,
+    /// Programs in Elixir with the package meshx_rpc can call, too, by terms
+    #[arg(long, conflicts_with = "key_file")]
+    pub(crate) v1: bool,
     /// File that holds a key that clients must have, too, for its owner alone
     #[arg(long, value_name = "FILE", env = "MESHX_RPC_KEY_FILE")]
     pub(crate) key_file: Option<PathBuf>,
@@ -199,6 +209,8 @@ pub(crate) struct Serve {
     /// How long calls may take to end at an orderly stop
     #[arg(long, value_name = "D", env = "MESHX_DRAIN", default_value = "10s", value_parser = duration)]
     pub(crate) drain: Duration,
+    #[command(flatten)]
+    pub(crate) control_plane: ControlPlane,
 }
 
 /// A function to be tried.
@@ -225,7 +237,7 @@ pub(crate) enum Demo {
     Each of the N callers waits for its answer before it calls again, so a slow server is asked less \
     often. The exit status is 1 when calls failed; the times are those of the others.")]
 pub(crate) struct Bench {
-    /// The server: host:port, or unix:/path
+    /// The server: host:port, unix:/path, or the name of a service of the mesh
     pub(crate) address: Address,
     #[command(flatten)]
     pub(crate) what: What,
@@ -271,7 +283,9 @@ impl FromStr for Address {
         if let Some(path) = unix(text)? {
             return Ok(Self::Unix(path));
         }
-        let (host, port) = text.rsplit_once(':').ok_or(HOW)?;
+        let Some((host, port)) = text.rsplit_once(':') else {
+            return text.parse().map(Self::Service).map_err(|_| HOW.to_owned());
+        };
         let is_name = !host.is_empty() && !host.contains(':');
         let is_ipv6 = host.starts_with('[') && host.ends_with(']');
         match port.parse::<u16>() {
@@ -297,11 +311,12 @@ impl fmt::Display for Address {
         match self {
             Self::Tcp(address) => f.write_str(address),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Service(name) => write!(f, "{name}"),
         }
     }
 }
 
-const HOW: &str = "write host:port, or unix:/path";
+const HOW: &str = "write host:port, unix:/path, or the name of a service";
 
 /// The path behind `unix:`, also where it is written as a URL.
 fn unix(text: &str) -> Result<Option<PathBuf>, String> {

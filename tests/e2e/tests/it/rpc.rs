@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use meshx_e2e::{Mesh, Process};
+use meshx_e2e::{ControlPlane, Mesh, Need, Process, skips};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -123,7 +123,7 @@ fn errors_say_who_failed_and_have_a_status_each() {
         assert!(failed["hint"].is_string() && failed["message"].to_string().contains(":1: "));
     }
     assert_eq!(error(&mesh, &["rpc", "ping", "127.0.0.1:1"]).0, 1);
-    for usage in [&["call", "nowhere", "f"][..], &["call", address, ""], &["ping", "unix:"]] {
+    for usage in [&["call", "/no/where", "f"][..], &["call", address, ""], &["ping", "unix:"]] {
         assert_eq!(mesh.cli(&[&["rpc"], usage].concat()).code, 2, "{usage:?}");
     }
     // What listens there is something else: the control plane.
@@ -235,7 +235,7 @@ fn a_cast_is_accepted_and_leaves_its_trace_at_the_server() {
 #[test]
 fn a_server_that_is_there_answers_pings() {
     let mesh = Mesh::agent();
-    let server = Server::start(&mesh, &["--name", "math"]);
+    let server = Server::start(&mesh, &["--name", "math", "--v1"]);
     let words = ["rpc", "ping", &server.address, "--count", "3", "--interval", "0"];
     let ping = mesh.json(&words);
     assert_eq!((&ping["service"], &ping["protocol"]), (&json!("math"), &json!("v2")), "{ping}");
@@ -349,6 +349,69 @@ fn a_call_can_be_interrupted() {
     call.signal(Signal::INT);
     assert_eq!(call.wait(SOON).code(), Some(130), "{}", call.stderr());
     server.process.await_stderr("server disconnected", SOON);
+}
+
+#[test]
+fn services_of_the_mesh_are_asked_by_name() {
+    asked_by_name(ControlPlane::Agent);
+}
+
+#[test]
+fn services_of_consuls_mesh_are_asked_by_name() {
+    if skips(&[Need::Consul]) {
+        return;
+    }
+    asked_by_name(ControlPlane::Consul);
+}
+
+fn asked_by_name(kind: ControlPlane) {
+    let mesh = Mesh::start(kind);
+    let policy = mesh.home().join("policy.json");
+    let rules = json!({"rules": [
+        {"functions": ["add", "meshx.list"], "callers": ["web"], "action": "allow"},
+        {"functions": ["who"], "callers": ["*"], "action": "allow"},
+    ]});
+    fs::write(&policy, rules.to_string()).unwrap();
+    let words = ["--mesh", "--name", "math", "--listing", "--policy", policy.to_str().unwrap()];
+    let all = [&["rpc", "serve", "--json"], &words[..]].concat();
+    let mut server = Process::start("meshx rpc serve", &mut mesh.command(&all));
+    let ready = server.next_line(SOON);
+    let ready = ready.unwrap_or_else(|| panic!("no server: {}", server.stderr()));
+    assert!(ready.contains("\"addresses\":[\"math\"]"), "only in the mesh: {ready}");
+
+    // Under Consul an instance is led to up to two seconds after it is passing.
+    let who = |arguments: &[&str]| mesh.cli(&[&["rpc", "call", "math", "who"], arguments].concat());
+    server.until("the service is passing", SOON, || (who(&[]).code == 0).then_some(()));
+    let web = who(&["--as", "web"]);
+    assert!(web.stdout.contains("/svc/web\""), "{web:?}");
+    let call = ["rpc", "call", "math", "add", "[1, 2]"];
+    assert_eq!(mesh.cli_ok(&[&call[..], &["--as", "web"]].concat()), "3\n");
+    let list = mesh.json(&["rpc", "list", "math", "--as", "web"]);
+    assert_eq!(list["functions"].as_array().unwrap().len(), 2, "{list}");
+    let ping = mesh.json(&["rpc", "ping", "math"]);
+    assert_eq!((&ping["address"], &ping["service"]), (&json!("math"), &json!("math")), "{ping}");
+    let (code, failed) = error(&mesh, &call);
+    assert_eq!((code, &failed["code"]), (5, &json!("MX0803")), "{failed}");
+    assert!(failed["message"].as_str().unwrap().starts_with("add at math: "), "{failed}");
+    let (code, failed) = error(&mesh, &["rpc", "call", "nobody", "add"]);
+    assert_eq!((code, &failed["code"]), (4, &json!("MX0201")), "{failed}");
+
+    // An intention is told apart from the policy.
+    mesh.cli_ok(&["intentions", "deny", "*", "math"]);
+    for words in [&call[..], &["rpc", "ping", "math"]] {
+        let (code, failed) = error(&mesh, words);
+        assert_eq!((code, &failed["code"]), (5, &json!("MX0706")), "{failed}");
+        let hint = failed["hint"].as_str().unwrap();
+        assert!(hint.contains("--as") && !hint.contains("meshx why"), "{failed}");
+    }
+    // Who has asked has left, at once.
+    assert!(web.took < Duration::from_secs(5), "{web:?}");
+    let services = mesh.cli_ok(&["services", "list"]);
+    assert!(services.contains("math") && !services.contains("web"), "{services}");
+    assert!(!services.contains("meshx-"), "{services}");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait(SOON).code(), Some(0), "{}", server.stderr());
+    assert!(!mesh.cli_ok(&["services", "list"]).contains("math"));
 }
 
 #[test]

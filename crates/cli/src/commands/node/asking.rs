@@ -108,7 +108,7 @@ impl Asking {
 }
 
 /// Tells of each SIGTERM and SIGINT from now on.
-fn interruptions() -> Result<Arc<Notify>, Failure> {
+pub(crate) fn interruptions() -> Result<Arc<Notify>, Failure> {
     let listen = |kind| signal(kind).map_err(|e| Failure::internal("listen for signals", &e));
     let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let told = Arc::new(Notify::new());
@@ -126,7 +126,7 @@ fn interruptions() -> Result<Arc<Notify>, Failure> {
 }
 
 /// The mesh that the flags name. Its services answer the command line.
-pub(super) fn mesh(
+pub(crate) fn mesh(
     control_plane: &ControlPlane,
     notices: meshx_workload::Notify,
 ) -> Result<Mesh, Failure> {
@@ -136,7 +136,7 @@ pub(super) fn mesh(
 }
 
 /// Without what went wrong with a connection: that is the command's own failure, told by itself.
-fn only_what_is_news(output: Output) -> meshx_workload::Notify {
+pub(crate) fn only_what_is_news(output: Output) -> meshx_workload::Notify {
     let notices = output.notices();
     Arc::new(move |notice| {
         if !matches!(notice, Notice::Failed { .. }) {

@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
-pub(crate) use asking::Asking;
+pub(crate) use asking::{Asking, interruptions, mesh, only_what_is_news};
 pub(crate) use call::run as call;
 pub(crate) use ping::run as ping;
 pub(crate) use shell::run as shell;
@@ -37,9 +37,7 @@ pub(crate) async fn run(arguments: args::Node, output: Output) -> Result<u8, Fai
     // Asked now: of a terminal that is closed, the answer is no.
     let hangup_ends = std::io::stderr().is_terminal();
     let mesh = match arguments.way.mesh {
-        true => {
-            Some(asking::mesh(&arguments.way.control_plane, without(&arguments.connect, output))?)
-        }
+        true => Some(mesh(&arguments.way.control_plane, without(&arguments.connect, output))?),
         false => None,
     };
     let mesh = mesh.map(|mesh| mesh.replaces(arguments.replace));
@@ -82,8 +80,7 @@ pub(crate) async fn run(arguments: args::Node, output: Output) -> Result<u8, Fai
 pub(crate) async fn in_mesh(name: &str, output: Output) -> Result<Node, Failure> {
     let builder = Node::builder(name).cookie(cookie::cookie(None)?).visibility(Visibility::VISIBLE);
     let control_plane = ControlPlane { http_addr: variable("CONSUL_HTTP_ADDR"), token_file: None };
-    let builder =
-        builder.carrier(carrier::Mesh::new(asking::mesh(&control_plane, output.notices())?));
+    let builder = builder.carrier(carrier::Mesh::new(mesh(&control_plane, output.notices())?));
     let node = asking::start(processes::functions(builder)).await?;
     processes::start(&node).await?;
     Ok(node)

@@ -1,18 +1,20 @@
 //! A client that lives as long as one command.
 
-use std::future::Future;
+use std::sync::Arc;
 use std::time::Instant;
 
 use meshx_rpc::event::Event;
 use meshx_rpc::transport::{Tcp, Unix};
-use meshx_rpc::{Client, ClientBuilder, Codec, Error, Peer};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use meshx_rpc::{Client, ClientBuilder, Codec, Error, Kind, Peer};
+use tokio::sync::{Notify, watch};
 
 use super::failing::failure;
 use super::key::key;
+use super::member::Member;
 use crate::args::rpc::{Address, Reach};
+use crate::commands::node::interruptions;
 use crate::failure::{Failure, exit};
+use crate::output::Output;
 
 /// The client that asks.
 ///
@@ -20,7 +22,12 @@ use crate::failure::{Failure, exit};
 /// once that nobody is there, so the first attempt decides.
 pub(super) struct Asking {
     pub(super) client: Client,
-    dialled: watch::Receiver<Dialled>,
+    /// What is known of the connections.
+    pub(super) dialled: watch::Receiver<Dialled>,
+    /// Who asks, in the mesh.
+    member: Option<Member>,
+    /// Told of each signal that ends a program.
+    interrupted: Arc<Notify>,
 }
 
 /// What became of dialling.
@@ -35,22 +42,35 @@ pub(super) struct Dialled {
 
 impl Asking {
     /// One connection, which is dialled with the first call.
-    pub(super) fn start(address: &Address, reach: &Reach) -> Result<Self, Failure> {
-        Self::start_with(address, reach, |builder| builder.connections(1))
+    pub(super) async fn start(
+        address: &Address,
+        reach: &Reach,
+        output: Output,
+    ) -> Result<Self, Failure> {
+        Self::start_with(address, reach, output, |builder| builder.connections(1)).await
     }
 
     /// The same, with what else there is to say.
-    pub(super) fn start_with(
+    pub(super) async fn start_with(
         address: &Address,
         reach: &Reach,
+        output: Output,
         more: impl FnOnce(ClientBuilder) -> ClientBuilder,
     ) -> Result<Self, Failure> {
+        // Before anything is registered anywhere: what is left behind is taken back.
+        let interrupted = interruptions()?;
+        let key = reach.key_file.as_deref().map(key).transpose()?;
+        let mut member = None;
         let builder = match address {
             Address::Tcp(address) => Client::to(Tcp::to(address)),
             Address::Unix(path) => Client::to(Unix::to(path)),
+            Address::Service(service) => {
+                let joined = Member::join(service, reach, output).await?;
+                Client::to(member.insert(joined).way())
+            }
         };
-        let builder = match &reach.key_file {
-            Some(file) => builder.key(key(file)?),
+        let builder = match key {
+            Some(key) => builder.key(key),
             None => builder,
         };
         let (tell, dialled) = watch::channel(Dialled::default());
@@ -68,25 +88,62 @@ impl Asking {
                 _ => {}
             },
         );
-        Ok(Self { client: more(builder).start(), dialled })
+        let client = more(builder).start();
+        Ok(Self { client, dialled, member, interrupted })
     }
 
-    /// Runs what asks to its end, unless there is nobody to ask, or a signal comes.
+    /// Runs what asks to its end, unless there is nobody to ask, or a signal comes; then nobody asks any
+    /// more, in the mesh, too.
     pub(super) async fn finish<T>(
-        &self,
-        asking: impl Future<Output = Result<T, Error>>,
+        self,
+        work: impl AsyncFnOnce(Client) -> Result<T, Error>,
     ) -> Result<T, Failure> {
-        let interrupted = interruption()?;
+        let done = Box::pin(self.wait(work)).await;
+        Box::pin(self.end()).await;
+        done
+    }
+
+    /// The same, when there is more to ask.
+    pub(super) async fn wait<T>(
+        &self,
+        work: impl AsyncFnOnce(Client) -> Result<T, Error>,
+    ) -> Result<T, Failure> {
         tokio::select! {
-            done = asking => done.map_err(|error| failure(&error)),
-            error = self.nobody_there() => Err(failure(&error)),
-            () = interrupted => Err(Failure::new(313, exit::INTERRUPTED, "interrupted")),
+            done = work(self.client.clone()) => done.map_err(|error| self.failure(&error)),
+            error = self.nobody_there() => Err(self.failure(&error)),
+            () = self.interrupted() => Err(Failure::new(313, exit::INTERRUPTED, "interrupted")),
         }
     }
 
-    /// What is known of the connections.
-    pub(super) fn dialled(&self) -> Dialled {
-        self.dialled.borrow().clone()
+    /// Resolves when a signal comes.
+    pub(super) async fn interrupted(&self) {
+        self.interrupted.notified().await;
+    }
+
+    /// Takes who asked out of the mesh.
+    pub(super) async fn end(self) {
+        let Self { client, member, interrupted, .. } = self;
+        // The sidecar waits for connections that live.
+        drop(client);
+        let Some(member) = member else { return };
+        tokio::select! {
+            () = member.leave() => {}
+            // A second signal does not wait.
+            () = interrupted.notified() => {}
+        }
+    }
+
+    /// What the mesh knows of a connection that failed says more than that it failed.
+    fn failure(&self, error: &Error) -> Failure {
+        let of_mesh = match error.kind() {
+            Kind::Transport | Kind::Deadline => self.member.as_ref().and_then(Member::why),
+            _ => None,
+        };
+        let own = failure(error);
+        match of_mesh {
+            Some(known) => Failure { rpc: own.rpc, ..known },
+            None => own,
+        }
     }
 
     /// Why there is no connection, if there never was one.
@@ -102,16 +159,4 @@ impl Asking {
             }
         }
     }
-}
-
-/// Resolves with the first SIGTERM or SIGINT from now on.
-pub(super) fn interruption() -> Result<impl Future<Output = ()>, Failure> {
-    let listen = |kind| signal(kind).map_err(|e| Failure::internal("listen for signals", &e));
-    let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-    })
 }

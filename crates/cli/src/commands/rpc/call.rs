@@ -27,16 +27,19 @@ pub(super) async fn call(arguments: &Call, output: Output) -> Result<u8, Failure
             .hint("send them to a file: meshx rpc call ADDRESS FUNCTION --raw > FILE"));
     }
     let argument = json::argument(arguments.what.argument.as_deref())?;
-    let asking = Asking::start(&arguments.address, &arguments.reach)?;
+    let asking = Asking::start(&arguments.address, &arguments.reach, output).await?;
     let function = &*arguments.what.function;
-    let mut call = asking.client.function(function);
-    if arguments.idempotent {
-        call = call.idempotent();
-    }
-    for (key, value) in &arguments.metadata {
-        call = call.metadata(key, value);
-    }
-    let result = asking.finish(call.call_raw(json::body(&argument))).await?;
+    let called = asking.finish(async |client| {
+        let mut call = client.function(function);
+        if arguments.idempotent {
+            call = call.idempotent();
+        }
+        for (key, value) in &arguments.metadata {
+            call = call.metadata(key, value);
+        }
+        call.call_raw(json::body(&argument)).await
+    });
+    let result = called.await?;
     if arguments.raw && !output.json {
         write(&result);
         return Ok(exit::SUCCESS);
@@ -55,13 +58,16 @@ pub(super) async fn call(arguments: &Call, output: Output) -> Result<u8, Failure
 
 pub(super) async fn cast(arguments: &Cast, output: Output) -> Result<u8, Failure> {
     let argument = json::argument(arguments.what.argument.as_deref())?;
-    let asking = Asking::start(&arguments.address, &arguments.reach)?;
+    let asking = Asking::start(&arguments.address, &arguments.reach, output).await?;
     let function = &*arguments.what.function;
-    let mut cast = asking.client.function(function);
-    for (key, value) in &arguments.metadata {
-        cast = cast.metadata(key, value);
-    }
-    asking.finish(cast.cast(&*argument)).await?;
+    let accepted = asking.finish(async |client| {
+        let mut cast = client.function(function);
+        for (key, value) in &arguments.metadata {
+            cast = cast.metadata(key, value);
+        }
+        cast.cast(&*argument).await
+    });
+    accepted.await?;
     let address = arguments.address.to_string();
     if output.json {
         let document = serde_json::json!({

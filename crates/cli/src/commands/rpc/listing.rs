@@ -24,8 +24,8 @@ struct Described {
 }
 
 pub(super) async fn list(arguments: &List, output: Output) -> Result<u8, Failure> {
-    let asking = Asking::start(&arguments.address, &arguments.reach)?;
-    let asked = asking.finish(asking.client.call(LIST, &())).await;
+    let asking = Asking::start(&arguments.address, &arguments.reach, output).await?;
+    let asked = asking.finish(async |client| client.call(LIST, &()).await).await;
     let address = arguments.address.to_string();
     let functions: Vec<Listed> = asked.map_err(|failure| untold(failure, &address))?;
     let offer = Offer { schema: "meshx.rpc.functions/1", address, functions };
@@ -40,8 +40,9 @@ pub(super) async fn list(arguments: &List, output: Output) -> Result<u8, Failure
 }
 
 pub(super) async fn describe(arguments: &Describe, output: Output) -> Result<u8, Failure> {
-    let asking = Asking::start(&arguments.address, &arguments.reach)?;
-    let asked = asking.finish(asking.client.call(DESCRIBE, &arguments.function)).await;
+    let asking = Asking::start(&arguments.address, &arguments.reach, output).await?;
+    let asked =
+        asking.finish(async |client| client.call(DESCRIBE, &arguments.function).await).await;
     let address = arguments.address.to_string();
     let function: Listed = asked.map_err(|failure| match is_untold(&failure) {
         true => untold(failure, &address),

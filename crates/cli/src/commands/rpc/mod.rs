@@ -8,6 +8,7 @@ mod functions;
 mod json;
 mod key;
 mod listing;
+mod member;
 mod metrics;
 mod ping;
 mod serve;

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use meshx_rpc::{Body, Error, Kind, Protocol, Retries};
+use meshx_rpc::{Body, Client, Error, Kind, Protocol, Retries};
 use serde::Serialize;
 
 use super::asking::Asking;
@@ -27,16 +27,18 @@ struct Report {
 
 pub(super) async fn run(arguments: &Ping, output: Output) -> Result<u8, Failure> {
     let address = arguments.address.to_string();
-    let asking = Asking::start_with(&arguments.address, &arguments.reach, |builder| {
+    let asking = Asking::start_with(&arguments.address, &arguments.reach, output, |builder| {
         builder.connections(1).retries(Retries::NONE)
-    })?;
+    })
+    .await?;
     // Also of a series that was broken off.
     let times = RefCell::new(Vec::new());
-    let asked = async {
+    let dialled = asking.dialled.clone();
+    let asked = async |client| {
         let begun = Instant::now();
         // Of which the time is not told: it brings up the connection.
-        ask(&asking).await?;
-        let Some((peer, up)) = asking.dialled().first else { return Ok(None) };
+        ask(&client).await?;
+        let Some((peer, up)) = dialled.borrow().first.clone() else { return Ok(None) };
         let connect_milliseconds = milliseconds(up.saturating_duration_since(begun));
         let mut report = Report {
             schema: "meshx.rpc.ping/1",
@@ -57,7 +59,7 @@ pub(super) async fn run(arguments: &Ping, output: Output) -> Result<u8, Failure>
             if number > 0 {
                 tokio::time::sleep(arguments.interval).await;
             }
-            let took = milliseconds(ask(&asking).await?);
+            let took = milliseconds(ask(&client).await?);
             times.borrow_mut().push(took);
             if !output.json {
                 output.story(&format!("pong in {took:.2} ms"));
@@ -66,7 +68,7 @@ pub(super) async fn run(arguments: &Ping, output: Output) -> Result<u8, Failure>
         report.round_trip_milliseconds.clone_from(&times.borrow());
         Ok(Some(report))
     };
-    let report = asking.finish(Box::pin(asked)).await;
+    let report = asking.finish(asked).await;
     if let (false, Some(summary)) = (output.json, summary(&times.borrow())) {
         output.story(&summary);
     }
@@ -82,9 +84,9 @@ pub(super) async fn run(arguments: &Ping, output: Output) -> Result<u8, Failure>
 }
 
 /// One round trip. Who does not let us call answers, too.
-async fn ask(asking: &Asking) -> Result<Duration, Error> {
+async fn ask(client: &Client) -> Result<Duration, Error> {
     let begun = Instant::now();
-    let answer = asking.client.function(NOBODY).call_raw(Body::raw("")).await;
+    let answer = client.function(NOBODY).call_raw(Body::raw("")).await;
     let took = begun.elapsed();
     match answer {
         Ok(_) => Ok(took),

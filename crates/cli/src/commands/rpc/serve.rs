@@ -7,12 +7,12 @@ use std::path::Path;
 
 use meshx_rpc::event::{Log, Metrics, Pretty};
 use meshx_rpc::transport::{Tcp, Unix};
-use meshx_rpc::{Policy, Server};
+use meshx_rpc::{Policy, Server, v1};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::functions::functions;
 use super::key::key;
-use super::metrics;
+use super::{member, metrics};
 use crate::args::rpc::{Listening, Serve};
 use crate::failure::{Failure, exit};
 use crate::output::Output;
@@ -26,7 +26,7 @@ pub(super) async fn run(arguments: &Serve, output: Output) -> Result<u8, Failure
     let offered = functions(&arguments.functions);
     let names: Vec<String> = offered.names().map(str::to_owned).collect();
     let mut server = Server::new(offered)
-        .named(&arguments.name, "")
+        .named(arguments.name.as_str(), "")
         .listing(arguments.listing)
         .grace(arguments.drain);
     if let Some(file) = &arguments.key_file {
@@ -50,11 +50,26 @@ pub(super) async fn run(arguments: &Serve, output: Output) -> Result<u8, Failure
         }
         None => None,
     };
+    if arguments.v1 {
+        server = server.also_v1(v1::ServerOptions::default())?;
+    }
     let mut addresses = Vec::new();
-    for wanted in &arguments.listen {
+    let anywhere = [Listening::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))];
+    let listen = match arguments.listen.is_empty() && !arguments.mesh {
+        true => &anywhere[..],
+        false => &arguments.listen,
+    };
+    for wanted in listen {
         let (more, address) = bind(server, wanted).map_err(|error| refused(wanted, &error))?;
         server = more;
         addresses.push(address);
+    }
+    let mut member = None;
+    if arguments.mesh {
+        let (joined, listening) = member::Serving::start(arguments, output).await?;
+        server = server.listen(listening);
+        member = Some(joined);
+        addresses.push(arguments.name.to_string());
     }
     let serving = server.start();
     announce(arguments, &names, (&addresses, metrics), output);
@@ -62,8 +77,17 @@ pub(super) async fn run(arguments: &Serve, output: Output) -> Result<u8, Failure
         _ = term.recv() => {}
         _ = int.recv() => {}
     }
+    let stopped = async {
+        let left = async {
+            if let Some(member) = member {
+                member.leave().await;
+            }
+        };
+        // Together: the sidecar waits for the connections that the server ends.
+        tokio::join!(left, serving.stop());
+    };
     tokio::select! {
-        () = serving.stop() => {}
+        () = stopped => {}
         // A second signal does not wait.
         _ = term.recv() => {}
         _ = int.recv() => {}
@@ -128,7 +152,9 @@ fn announce(
     if output.json {
         let value = serde_json::json!({
             "schema": "meshx.rpc.serve/1",
-            "name": arguments.name,
+            "name": arguments.name.as_str(),
+            "mesh": arguments.mesh,
+            "v1": arguments.v1,
             "addresses": addresses,
             "functions": names,
             "listing": arguments.listing,
@@ -143,7 +169,8 @@ fn announce(
         if let Some(metrics) = metrics {
             output.say(&format!("metrics: http://{metrics}/metrics"));
         }
-        output.say("without TLS; `meshx rpc call` calls. Ctrl-C stops.");
+        let wire = if arguments.mesh { "in the mesh" } else { "without TLS" };
+        output.say(&format!("{wire}; `meshx rpc call` calls. Ctrl-C stops."));
     }
     let is_open = |wanted: &Listening| matches!(wanted, Listening::Tcp(address) if !address.ip().is_loopback());
     if !key && arguments.listen.iter().any(is_open) {

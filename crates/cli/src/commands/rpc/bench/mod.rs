@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use self::report::Report;
 use self::tally::Tally;
-use super::asking::{Asking, interruption};
+use super::asking::Asking;
 use super::json;
 use crate::args::rpc::Bench;
 use crate::environment::variable;
@@ -26,7 +26,6 @@ const TICK: Duration = Duration::from_secs(1);
 /// What each caller does again and again.
 #[derive(Clone)]
 struct Calling {
-    client: Client,
     function: Arc<str>,
     argument: Body,
     tally: Arc<Tally>,
@@ -37,35 +36,37 @@ struct Calling {
 pub(super) async fn run(arguments: &Bench, output: Output) -> Result<u8, Failure> {
     let argument = json::body(&json::argument(arguments.what.argument.as_deref())?);
     let connections = usize::from(arguments.connections);
-    let asking = Asking::start_with(&arguments.address, &arguments.reach, |builder| {
+    let asking = Asking::start_with(&arguments.address, &arguments.reach, output, |builder| {
         builder.connections(connections).max_age(None).retries(Retries::NONE)
-    })?;
+    })
+    .await?;
     let calling = Calling {
-        client: asking.client.clone(),
         function: (&*arguments.what.function).into(),
         argument,
         tally: Arc::new(Tally::new()),
         left: Arc::new(AtomicU64::new(arguments.calls.unwrap_or(u64::MAX))),
     };
-    // From the beginning: between two listeners a signal would be lost.
-    let interrupted = interruption()?;
-    asking.finish(Box::pin(calling.warm_up(&asking, connections))).await?;
+    if let Err(failure) = warm_up(&calling, &asking, connections).await {
+        asking.end().await;
+        return Err(failure);
+    }
     let begun = Instant::now();
     let mut callers = JoinSet::new();
     for _ in 0..arguments.concurrency {
-        callers.spawn(calling.clone().call());
+        callers.spawn(calling.clone().call(asking.client.clone()));
     }
     let progress = tell(&calling.tally, arguments.duration, begun, output);
     let is_whole = tokio::select! {
         () = async { while callers.join_next().await.is_some() {} } => true,
         () = tokio::time::sleep(arguments.duration) => true,
         () = progress => true,
-        () = interrupted => false,
+        () = asking.interrupted() => false,
     };
     // Calls that are on their way count for nothing.
-    callers.abort_all();
+    callers.shutdown().await;
     let report = Report::new(arguments, begun.elapsed(), &calling.argument, &calling.tally);
     output.data(&report, Report::text);
+    asking.end().await;
     Ok(match (is_whole, report.is_clean()) {
         (false, _) => exit::INTERRUPTED,
         (true, true) => exit::SUCCESS,
@@ -74,27 +75,12 @@ pub(super) async fn run(arguments: &Bench, output: Output) -> Result<u8, Failure
 }
 
 impl Calling {
-    /// Calls until all connections are there. A function that fails can be called, too.
-    async fn warm_up(&self, asking: &Asking, connections: usize) -> Result<(), Error> {
-        /// More connections than the server takes are not waited for.
-        const TRIES: u32 = 200;
-        const PAUSE: Duration = Duration::from_millis(5);
-        for _ in 0..TRIES {
-            match self.once().await {
-                Err(error) if error.kind() != Kind::Application => return Err(error),
-                _ if asking.dialled().connections >= connections => break,
-                _ => tokio::time::sleep(PAUSE).await,
-            }
-        }
-        Ok(())
-    }
-
     /// One after the other, until as many were made as are to be.
-    async fn call(self) {
+    async fn call(self, client: Client) {
         let one_less = |left: u64| left.checked_sub(1);
         while self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
             let begun = Instant::now();
-            match self.once().await {
+            match self.once(&client).await {
                 Ok(result) => self.tally.answered(begun.elapsed(), result.bytes.len()),
                 Err(error) => {
                     self.tally.failed(&error);
@@ -105,9 +91,28 @@ impl Calling {
         }
     }
 
-    async fn once(&self) -> Result<Body, Error> {
-        self.client.function(&self.function).call_raw(self.argument.clone()).await
+    async fn once(&self, client: &Client) -> Result<Body, Error> {
+        client.function(&self.function).call_raw(self.argument.clone()).await
     }
+}
+
+/// Calls until all connections are there. A function that fails can be called, too.
+async fn warm_up(calling: &Calling, asking: &Asking, connections: usize) -> Result<(), Failure> {
+    /// More connections than the server takes are not waited for.
+    const TRIES: u32 = 200;
+    const PAUSE: Duration = Duration::from_millis(5);
+    let dialled = asking.dialled.clone();
+    let warm = asking.wait(async |client| {
+        for _ in 0..TRIES {
+            match calling.once(&client).await {
+                Err(error) if error.kind() != Kind::Application => return Err(error),
+                _ if dialled.borrow().connections >= connections => break,
+                _ => tokio::time::sleep(PAUSE).await,
+            }
+        }
+        Ok(())
+    });
+    Box::pin(warm).await
 }
 
 /// Says each second how it goes, to people; never ends.

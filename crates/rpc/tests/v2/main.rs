@@ -3,6 +3,7 @@
 
 mod calls;
 mod exchange;
+mod faults;
 mod hostile;
 mod large;
 mod life;

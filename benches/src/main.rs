@@ -16,6 +16,7 @@ mod peer;
 mod program;
 mod report;
 mod route;
+mod rpc;
 mod rtt;
 mod stage;
 mod startup;
@@ -64,11 +65,13 @@ enum Bench {
     Codec,
     /// Messages between Rust nodes and stock ones
     Node,
+    /// Calls between two processes
+    Rpc,
 }
 
 type Measure = fn(&Stage, &mut Section) -> Result<()>;
 
-const BENCHES: [(Bench, &str, Measure); 7] = [
+const BENCHES: [(Bench, &str, Measure); 8] = [
     (Bench::Codec, "codec", codec::measure),
     (Bench::Node, "node", node::measure),
     (Bench::Startup, "startup", startup::measure),
@@ -76,12 +79,18 @@ const BENCHES: [(Bench, &str, Measure); 7] = [
     (Bench::Deny, "deny", deny::measure),
     (Bench::Rtt, "rtt", rtt::measure),
     (Bench::Throughput, "throughput", throughput::measure),
+    (Bench::Rpc, "rpc", rpc::measure),
 ];
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    if words.first().is_some_and(|word| word == node::peer::COMMAND) {
-        return match node::peer::run(&words[1..]) {
+    let ours: Option<fn(&[String]) -> Result<()>> = match words.first().map(String::as_str) {
+        Some(node::peer::COMMAND) => Some(|words| node::peer::run(&words[1..])),
+        Some(rpc::ends::SERVE | rpc::ends::DRIVE) => Some(rpc::ends::run),
+        _ => None,
+    };
+    if let Some(process) = ours {
+        return match process(&words) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 note(&format!("error: {error:#}"));

@@ -50,11 +50,12 @@ pub(crate) enum Unit {
     CpuSecondsPerGigabyte,
     GigabitsPerSecond,
     Megabytes,
+    MegabytesPerSecond,
     Microseconds,
     Milliseconds,
     Nanoseconds,
     Ratio,
-    /// Of messages a second.
+    /// Of messages or calls a second.
     Thousands,
 }
 
@@ -68,6 +69,7 @@ impl Unit {
             Self::CpuSecondsPerGigabyte => ("CPU s/GB", 2),
             Self::GigabitsPerSecond => ("Gb/s", 1),
             Self::Megabytes => ("MB", 1),
+            Self::MegabytesPerSecond => ("MB/s", 0),
             Self::Microseconds => ("µs", 0),
             Self::Milliseconds => ("ms", 1),
             Self::Nanoseconds => ("ns", 0),

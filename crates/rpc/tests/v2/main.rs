@@ -7,6 +7,7 @@ mod faults;
 mod hostile;
 mod large;
 mod life;
+mod simulation;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

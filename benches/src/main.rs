@@ -84,13 +84,14 @@ const BENCHES: [(Bench, &str, Measure); 8] = [
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let ours: Option<fn(&[String]) -> Result<()>> = match words.first().map(String::as_str) {
-        Some(node::peer::COMMAND) => Some(|words| node::peer::run(&words[1..])),
-        Some(rpc::ends::SERVE | rpc::ends::DRIVE) => Some(rpc::ends::run),
+    // One of the processes that the benches start.
+    let process = match words.first().map(String::as_str) {
+        Some(node::peer::COMMAND) => Some(node::peer::run(&words[1..])),
+        Some(rpc::ends::SERVE | rpc::ends::DRIVE) => Some(rpc::ends::run(&words)),
         _ => None,
     };
-    if let Some(process) = ours {
-        return match process(&words) {
+    if let Some(ended) = process {
+        return match ended {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 note(&format!("error: {error:#}"));

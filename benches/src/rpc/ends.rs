@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use meshx_rpc::transport::Tcp;
 use meshx_rpc::{Algorithm, Body, Client, Functions, Server, v1};
-use tokio::net::TcpListener;
+use meshx_rt::net;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
@@ -44,7 +44,7 @@ async fn serve(subject: &str) -> Result<()> {
     let functions = Functions::new().add_raw("echo", async |body| Ok(body));
     match subject {
         "raw" => {
-            let listener = TcpListener::bind(any).await?;
+            let listener = net::listen(any)?;
             say(&format!("ready {}", listener.local_addr()?))?;
             // Not on this thread, which is none of the runtime's.
             tokio::spawn(raw::serve(listener)).await?

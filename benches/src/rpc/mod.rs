@@ -203,7 +203,7 @@ fn rows(section: &mut Section, (cell, title): (&str, &str), number: usize, serie
         return;
     }
     if cell.starts_with("large") {
-        let bytes = scaled(&series.rate, load::LARGE as f64 / 1e6);
+        let bytes = scaled(&series.rate, 1.048_576);
         section.row(Row::new(title, subject, Unit::MegabytesPerSecond, bytes));
     } else {
         section.row(Row::new(title, subject, Unit::Thousands, scaled(&series.rate, 1e-3)));

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use bytes::{Buf, Bytes, BytesMut};
+use meshx_rt::net;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -26,7 +27,7 @@ pub(super) async fn serve(listener: TcpListener) -> Result<()> {
 }
 
 async fn answer(mut stream: TcpStream) -> Result<()> {
-    stream.set_nodelay(true)?;
+    net::tune(&stream)?;
     let (mut read, mut write) = stream.split();
     let mut input = BytesMut::new();
     let mut output: VecDeque<Bytes> = VecDeque::new();
@@ -63,8 +64,7 @@ pub(super) async fn drive(address: String, cell: Cell, duration: Duration) -> Re
 }
 
 async fn pump(address: String, cell: Cell, duration: Duration) -> Result<Outcome> {
-    let mut stream = TcpStream::connect(&address).await?;
-    stream.set_nodelay(true)?;
+    let mut stream = net::dial(address.parse()?, Duration::from_secs(5)).await?;
     let (mut read, mut write) = stream.split();
     let mut frame = u32::try_from(cell.size)?.to_le_bytes().to_vec();
     frame.resize(HEAD + cell.size, 1);

@@ -75,7 +75,8 @@ async fn serve() -> Result<()> {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
         let transport = serde_transport::Transport::from((stream, Bincode::default()));
-        let channel = BaseChannel::new(server::Config { pending_response_buffer: QUEUE }, transport);
+        let channel =
+            BaseChannel::new(server::Config { pending_response_buffer: QUEUE }, transport);
         let answers = channel.execute(Echoes.serve());
         tokio::spawn(answers.for_each(|answer| async {
             tokio::spawn(answer);

@@ -115,7 +115,7 @@ pub(crate) struct Describe {
     The argument goes over the wire as it is written, and the result is printed as it came. A result that \
     is no text is {\"binary\": BASE64}. The exit status is 1 when the function returned an error, 3 when \
     there is no server, 4 when it has no such function, 5 when it lets us not call it, 6 when the time was \
-    over, and 8 when it could not do what was asked.")]
+    over, and 8 when it could not do what was asked. With -v stderr tells where the time went.")]
 pub(crate) struct Call {
     /// The server: host:port, unix:/path, or the name of a service of the mesh
     pub(crate) address: Address,

@@ -48,6 +48,13 @@ fn secret(mesh: &Mesh, name: &str, text: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+/// Waits for more calls than a bench makes before it begins to count. The server tells of each.
+fn await_calls(server: &Server, function: &str) {
+    let words = format!("server call {function} → ok");
+    let said = || server.process.stderr().matches(&words).count();
+    server.process.until("calls", SOON, || (said() >= 3).then_some(()));
+}
+
 #[test]
 fn json_goes_in_and_json_comes_out() {
     let mesh = Mesh::agent();
@@ -72,6 +79,9 @@ fn json_goes_in_and_json_comes_out() {
     assert_eq!(answer, expected);
     let who = mesh.json(&["rpc", "call", &server.address, "who", "--metadata", "tenant=blue"]);
     assert_eq!(who["result"]["metadata"], json!([["tenant", "blue"]]), "{who}");
+    let verbose = mesh.cli(&["rpc", "call", &server.address, "add", "[1, 2]", "-v"]);
+    assert_eq!(verbose.stdout, "3\n");
+    assert!(verbose.stderr.contains("client call add → ok"), "{verbose:?}");
     // From stdin.
     let words = ["rpc", "call", &server.address, "echo", "-"];
     let mut late = Process::start("meshx rpc call", &mut mesh.command(&words));
@@ -298,11 +308,24 @@ fn a_bench_counts_calls_and_what_became_of_them() {
     let server = Server::start(&mesh, &["-v"]);
     let words = ["rpc", "bench", &server.address, "sleep", "10", "-c", "1", "--duration", "1h"];
     let mut long = Process::start("meshx rpc bench", &mut mesh.command(&words));
-    let said = || server.process.stderr().matches("server call sleep → ok").count();
-    server.process.until("calls", SOON, || (said() >= 3).then_some(()));
+    await_calls(&server, "sleep");
     long.signal(Signal::INT);
     assert_eq!(long.wait(SOON).code(), Some(130), "{}", long.stderr());
     assert!(long.next_line(SOON).unwrap().starts_with("sleep at "), "{}", long.stderr());
+}
+
+#[test]
+fn a_bench_outlives_its_server_and_says_so() {
+    let mesh = Mesh::agent();
+    let mut server = Server::start(&mesh, &["-v"]);
+    let words = ["rpc", "bench", &server.address, "sleep", "10", "-c", "2", "--duration", "2s"];
+    let mut bench = Process::start("meshx rpc bench", &mut mesh.command(&words));
+    await_calls(&server, "sleep");
+    server.process.signal(Signal::KILL);
+    assert_eq!(bench.wait(SOON).code(), Some(1), "{}", bench.stderr());
+    let report: Vec<_> = std::iter::from_fn(|| bench.next_line(SOON)).collect();
+    let errors = report.iter().find(|line| line.starts_with("errors"));
+    assert!(errors.is_some_and(|line| line.contains(" transport")), "{report:?}");
 }
 
 #[test]

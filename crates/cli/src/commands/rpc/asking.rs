@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use meshx_rpc::event::Event;
+use meshx_rpc::event::{Event, Pretty};
 use meshx_rpc::transport::{Tcp, Unix};
 use meshx_rpc::{Client, ClientBuilder, Codec, Error, Kind, Peer};
 use tokio::sync::{Notify, watch};
@@ -47,7 +47,7 @@ impl Asking {
         reach: &Reach,
         output: Output,
     ) -> Result<Self, Failure> {
-        Self::start_with(address, reach, output, |builder| builder.connections(1)).await
+        Self::start_with(address, reach, output, |builder| told(builder.connections(1))).await
     }
 
     /// The same, with what else there is to say.
@@ -158,5 +158,13 @@ impl Asking {
                 _ => std::future::pending().await,
             }
         }
+    }
+}
+
+/// With `-v` each call is told on stderr, and where its time went.
+pub(super) fn told(builder: ClientBuilder) -> ClientBuilder {
+    match tracing::enabled!(target: "meshx_rpc", tracing::Level::INFO) {
+        true => builder.observe(Pretty::new()),
+        false => builder,
     }
 }

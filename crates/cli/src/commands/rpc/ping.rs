@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use meshx_rpc::{Body, Client, Error, Kind, Protocol, Retries};
 use serde::Serialize;
 
-use super::asking::Asking;
+use super::asking::{Asking, told};
 use crate::args::rpc::Ping;
 use crate::failure::{Failure, exit};
 use crate::output::Output;
@@ -28,7 +28,7 @@ struct Report {
 pub(super) async fn run(arguments: &Ping, output: Output) -> Result<u8, Failure> {
     let address = arguments.address.to_string();
     let asking = Asking::start_with(&arguments.address, &arguments.reach, output, |builder| {
-        builder.connections(1).retries(Retries::NONE)
+        told(builder.connections(1).retries(Retries::NONE))
     })
     .await?;
     // Also of a series that was broken off.

@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the main story once, for real, and explain it; a story with --json, too
+    /// Run a story once, for real, and explain it: the main one, or one of RPC
     Demo(Demo),
     /// Run a control plane for one machine (Consul-compatible HTTP and DNS API)
     Agent(Agent),
@@ -104,13 +104,31 @@ pub(crate) struct ControlPlane {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  meshx demo                 a link between two nodes: cut, and healed\n  \
+    meshx demo e3              functions: who may call what, and who called\n  \
+    meshx demo e4              a server is killed among many calls, and none of them fails\n\n\
+    Of e3 and e4, --json has the results on stdout and the story on stderr; of the main story --json \
+    changes nothing. The exit status is 0 only if every step came out as told."
+)]
 pub(crate) struct Demo {
+    /// Which story, if not the main one
+    #[arg(value_enum, conflicts_with = "with")]
+    pub(crate) story: Option<DemoStory>,
     /// Leave the mesh running afterwards, to play with, until Ctrl-C
     #[arg(long)]
     pub(crate) keep: bool,
     /// What to run: Erlang VMs, or the demo's own nodes in Rust or TCP programs
     #[arg(long, value_enum, default_value_t = DemoMode::Auto)]
     pub(crate) with: DemoMode,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DemoStory {
+    /// RPC between services: typed functions, proven callers, a policy, an intention
+    E3,
+    /// 20 workers call two servers, and one of these is killed
+    E4,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -436,6 +454,12 @@ pub(crate) struct DemoPeer {
     /// To be a node of this name
     #[arg(long)]
     pub(crate) node: Option<String>,
+    /// To serve the functions of this story
+    #[arg(long, value_enum)]
+    pub(crate) rpc: Option<DemoStory>,
+    /// Instance id of that server
+    #[arg(long, requires = "rpc")]
+    pub(crate) id: Option<ServiceId>,
 }
 
 /// They are OTP's, so clap does not read them: `commands/epmd/flags.rs` does.

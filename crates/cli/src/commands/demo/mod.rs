@@ -1,6 +1,12 @@
 //! `meshx demo`: the main job in one command, for real.
 
+mod e3;
+mod e3_math;
+mod e4;
+mod e4_load;
+mod e4_squares;
 mod erlang;
+mod member;
 mod node;
 pub(crate) mod peer;
 mod stage;
@@ -8,11 +14,11 @@ mod tcp;
 
 use std::time::Instant;
 
-use crate::args::{Demo, DemoMode};
+use crate::args::{Demo, DemoMode, DemoStory};
 use crate::environment::variable;
 use crate::failure::{Failure, exit};
 use crate::output::Output;
-use stage::Stage;
+use stage::{Stage, Teller};
 
 pub(crate) async fn run(arguments: Demo, output: Output) -> Result<u8, Failure> {
     let mode = match arguments.with {
@@ -25,11 +31,14 @@ pub(crate) async fn run(arguments: Demo, output: Output) -> Result<u8, Failure> 
             .hint("install Erlang, or use --with node"));
     }
     let begun = Instant::now();
-    let mut stage = Stage::open(arguments.keep, output).await?;
-    let told = match mode {
-        DemoMode::Tcp => tcp::tell(&mut stage).await,
-        DemoMode::Node => node::tell(&mut stage).await,
-        DemoMode::Erlang | DemoMode::Auto => erlang::tell(&mut stage).await,
+    let teller = Teller { output, is_aside: output.json && arguments.story.is_some() };
+    let mut stage = Stage::open(arguments.keep, teller).await?;
+    let told = match (arguments.story, mode) {
+        (Some(DemoStory::E3), _) => Box::pin(e3::tell(&mut stage)).await,
+        (Some(DemoStory::E4), _) => Box::pin(e4::tell(&mut stage)).await,
+        (None, DemoMode::Tcp) => tcp::tell(&mut stage).await,
+        (None, DemoMode::Node) => node::tell(&mut stage).await,
+        (None, DemoMode::Erlang | DemoMode::Auto) => erlang::tell(&mut stage).await,
     };
     let told = match told {
         Ok(hints) if arguments.keep => {
@@ -40,10 +49,10 @@ pub(crate) async fn run(arguments: Demo, output: Output) -> Result<u8, Failure> 
     };
     stage.close().await;
     told?;
-    if !has_erlang() {
-        output.story("\nWith Erlang on this machine, the same demo runs two stock nodes.");
+    if arguments.story.is_none() && !has_erlang() {
+        teller.story("\nWith Erlang on this machine, the same demo runs two stock nodes.");
     }
-    output.story(&format!(
+    teller.story(&format!(
         "\nDone in {:.1} s; nothing is left behind.",
         begun.elapsed().as_secs_f32()
     ));

@@ -9,7 +9,7 @@ use meshx_rt::net;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use crate::args::DemoPeer;
+use crate::args::{DemoPeer, DemoStory};
 use crate::environment::variable;
 use crate::failure::{Failure, exit};
 
@@ -19,6 +19,11 @@ const MAX_LINE: usize = 1024;
 pub(crate) async fn run(arguments: &DemoPeer) -> Result<u8, Failure> {
     if let Some(name) = &arguments.node {
         return super::node::play(name).await;
+    }
+    match arguments.rpc {
+        Some(DemoStory::E3) => return super::e3_math::play().await,
+        Some(DemoStory::E4) => return super::e4_squares::play(arguments.id.clone()).await,
+        None => {}
     }
     let port = arguments.port.or_else(|| variable("PORT")?.parse().ok());
     if let Some(port) = port {

@@ -23,11 +23,18 @@ const STEP_LIMIT: Duration = Duration::from_secs(20);
 pub(crate) struct Stage {
     agent: Agent,
     pub(crate) client: Client,
-    output: Output,
+    pub(crate) teller: Teller,
     members: Vec<Member>,
     step: u32,
     /// What every member finds in its environment.
     pub(crate) environment: Vec<(String, String)>,
+}
+
+/// Where the story is told: on stdout, or aside, where stdout is for data.
+#[derive(Clone, Copy)]
+pub(crate) struct Teller {
+    pub(crate) output: Output,
+    pub(crate) is_aside: bool,
 }
 
 /// One `meshx exec` with its program. It is spoken to line by line.
@@ -38,10 +45,16 @@ pub(crate) struct Member {
     name: String,
 }
 
+impl Teller {
+    pub(crate) fn story(self, text: &str) {
+        if self.is_aside { self.output.say(text) } else { self.output.story(text) }
+    }
+}
+
 impl Stage {
     /// Starts the control plane: on Consul's own port when the mesh is to stay and the port is
     /// free, on any free port otherwise.
-    pub(crate) async fn open(keep: bool, output: Output) -> Result<Self, Failure> {
+    pub(crate) async fn open(keep: bool, teller: Teller) -> Result<Self, Failure> {
         let config = |port| AgentConfig {
             http_addr: SocketAddr::from(([127, 0, 0, 1], port)),
             dns_addr: None,
@@ -58,7 +71,7 @@ impl Stage {
         };
         let client = Client::new(Config::at(&agent.http_addr().to_string())?)?;
         let mut stage =
-            Self { agent, client, output, members: Vec::new(), step: 0, environment: Vec::new() };
+            Self { agent, client, teller, members: Vec::new(), step: 0, environment: Vec::new() };
         stage.step("a control plane for this machine starts");
         stage.show(&format!("meshx agent --http-addr {}", stage.agent.http_addr()));
         stage.tell(&format!(
@@ -72,17 +85,29 @@ impl Stage {
     /// A new step of the story.
     pub(crate) fn step(&mut self, title: &str) {
         self.step += 1;
-        self.output.story(&format!("\n{}. {title}", self.step));
+        self.teller.story(&format!("\n{}. {title}", self.step));
     }
 
     /// What a person would have typed.
     pub(crate) fn show(&self, command: &str) {
-        self.output.story(&format!("   $ {command}"));
+        self.teller.story(&format!("   $ {command}"));
     }
 
     /// What came of it.
     pub(crate) fn tell(&self, text: &str) {
-        self.output.story(&format!("     {text}"));
+        self.teller.story(&format!("     {text}"));
+    }
+
+    /// What somebody does who is called by this name.
+    pub(crate) fn act(&self, name: &str, what: &str) {
+        self.teller.story(&format!("   ({name})> {what}"));
+    }
+
+    /// What came of everything, for programs.
+    pub(crate) fn report(&self, report: &serde_json::Value) {
+        if self.teller.is_aside {
+            self.teller.output.data(report, ToString::to_string);
+        }
     }
 
     /// Starts a member, by `meshx ARGUMENTS`, and waits for its program to say that it runs.
@@ -117,11 +142,11 @@ impl Stage {
             return Err(Failure::internal("start a member", &"no pipes"));
         };
         // Lines that a person at that terminal would see.
-        let (output, whose) = (self.output, name.to_owned());
+        let (teller, whose) = (self.teller, name.to_owned());
         tokio::spawn(async move {
             let mut lines = BufReader::new(stderr).lines();
             while let Ok(Some(line)) = lines.next_line().await {
-                output.story(&format!("     [{whose}] {line}"));
+                teller.story(&format!("     [{whose}] {line}"));
             }
         });
         let answers = BufReader::new(stdout).lines();
@@ -140,7 +165,7 @@ impl Stage {
         expected: &str,
     ) -> Result<(), Failure> {
         let name = self.members[member].name.clone();
-        self.output.story(&format!("   ({name})> {shown}"));
+        self.act(&name, shown);
         self.send(member, line).await?;
         let answer = self.expect(member, expected).await?;
         self.tell(&answer);
@@ -272,14 +297,26 @@ impl Stage {
         Failure::new(309, exit::NEGATIVE, format!("the demo failed: {what}"))
     }
 
+    /// Kills a member without a warning, and waits until it is dead.
+    pub(crate) async fn kill(&mut self, member: usize) -> Result<(), Failure> {
+        let Member { child, name, .. } = &mut self.members[member];
+        if let Some(pid) = child.id() {
+            self.teller.story(&format!("   $ kill -9 {pid}"));
+        }
+        match tokio::time::timeout(STEP_LIMIT, child.kill()).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Self::failed(&format!("{name} cannot be killed"))),
+        }
+    }
+
     /// Leaves everything running until Ctrl-C.
     pub(crate) async fn keep_open(&mut self, hints: &[String]) {
         let address = self.agent.http_addr();
         let export =
             (address.port() != 8500).then(|| format!("   export CONSUL_HTTP_ADDR={address}"));
-        self.output.story("\nThe mesh stays until Ctrl-C. In another terminal:");
+        self.teller.story("\nThe mesh stays until Ctrl-C. In another terminal:");
         for hint in export.iter().chain(hints) {
-            self.output.story(hint);
+            self.teller.story(hint);
         }
         let (Ok(mut int), Ok(mut term)) =
             (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))

@@ -1,0 +1,102 @@
+//! The story E4: one of two servers is killed among many calls, and none of them fails.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::e4_load::{Load, Tally};
+use super::e4_squares::{Square, SquaresClient};
+use super::member::{Caller, millis};
+use super::stage::Stage;
+use crate::failure::Failure;
+use crate::output::table;
+
+const WORKERS: u32 = 20;
+/// So that both servers are called.
+const CONNECTIONS: usize = 4;
+const BEFORE: Duration = Duration::from_secs(1);
+const AFTER: Duration = Duration::from_secs(2);
+/// The instances; the first one is killed.
+const INSTANCES: [&str; 2] = ["squares-1", "squares-2"];
+
+pub(super) async fn tell(stage: &mut Stage) -> Result<Vec<String>, Failure> {
+    let [killed, lives] = INSTANCES;
+    stage.step("two servers join the mesh as instances of one service; each has its own process");
+    let begun = Instant::now();
+    let mut places = Vec::new();
+    for id in INSTANCES {
+        let words = ["demo-peer", "--rpc", "e4", "--id", id];
+        let shown = format!("./squares --id {id}        # a program in Rust");
+        places.push(stage.start(id, &words, &shown).await?);
+    }
+    stage.tell(&format!("both are registered after {}", millis(begun.elapsed())));
+
+    stage.step("a service joins that calls them; its sidecar leads each connection to one of both");
+    let caller = Caller::join(&stage.client, "web", "squares", stage.teller.output).await?;
+    let client = caller.client().named("web", "demo").connections(CONNECTIONS).start();
+    let client = SquaresClient::new(client);
+    stage.act("web", "squares.square(12)");
+    let begun = Instant::now();
+    let square = client.square(12).await.map_err(|error| Stage::failed(&error.to_string()))?;
+    let Square { value, instance } = square;
+    stage.tell(&format!("{value}   by {instance}, in {} with connecting", millis(begun.elapsed())));
+    stage.act("web", &format!("{WORKERS} workers call squares.square(n) as fast as they can"));
+    let load = Load::start(&client, WORKERS);
+    tokio::time::sleep(BEFORE).await;
+
+    stage.step("a server is killed, with its sidecar: nobody says goodbye to anybody");
+    let begun = Instant::now();
+    if let Some(first) = places.first() {
+        stage.kill(*first).await?;
+    }
+    load.is_after();
+    stage.tell(&format!("{killed} is dead after {}; the calls go on", millis(begun.elapsed())));
+    tokio::time::sleep(AFTER).await;
+    let tally = load.stop().await?;
+    let retries = caller.seen.retries.load(Ordering::Relaxed);
+
+    stage.step("what came of the calls");
+    show(stage, &tally, retries);
+    let verdict = tally.verdict(killed, lives);
+    stage.report(&json!({
+        "schema": "meshx.demo.e4/1",
+        "ok": verdict.is_ok(),
+        "workers": WORKERS,
+        "killed": killed,
+        "calls": tally.calls(),
+        "before": tally.before,
+        "after": tally.after,
+        "failed": tally.failed,
+        "failures": tally.failures,
+        "longest_seconds": tally.longest.as_secs_f64(),
+        "retries": retries,
+        "seconds": tally.took.as_secs_f64(),
+    }));
+    verdict.map_err(|what| Stage::failed(&what))?;
+    drop(client);
+    caller.leave().await?;
+    Ok(vec![
+        "   meshx services show squares".to_owned(),
+        "   meshx rpc call squares squares.square '[12]'".to_owned(),
+        "   meshx rpc bench squares squares.square '[12]'".to_owned(),
+    ])
+}
+
+fn show(stage: &Stage, tally: &Tally, retries: u64) {
+    let [killed, lives] = INSTANCES;
+    let count = |of: &std::collections::BTreeMap<String, u64>, name| {
+        of.get(name).copied().unwrap_or(0).to_string()
+    };
+    let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+    let text = table(&[
+        row(["answered by", killed, lives]),
+        row(["before the kill", &count(&tally.before, killed), &count(&tally.before, lives)]),
+        row(["after it", &count(&tally.after, killed), &count(&tally.after, lives)]),
+        row(["calls made", &tally.calls().to_string(), ""]),
+        row(["failed calls", &tally.failed.to_string(), ""]),
+        row(["retries", &retries.to_string(), ""]),
+        row(["longest call", &millis(tally.longest), ""]),
+    ]);
+    text.lines().for_each(|line| stage.tell(line));
+}

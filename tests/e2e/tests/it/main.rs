@@ -3,6 +3,7 @@
 
 mod cluster;
 mod commands;
+mod demo_rpc;
 mod epmd;
 mod etf;
 mod faults;

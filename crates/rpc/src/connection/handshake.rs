@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -22,6 +23,8 @@ use crate::proto::v2::{
 use crate::transport::Stream;
 use crate::{Error, Executed, Kind};
 
+/// §9.1: a peer that asks to be asked more often is not.
+const ALIVE_MIN: Duration = Duration::from_secs(1);
 /// §4.6: LZ4.
 const LZ4: u8 = 1;
 
@@ -334,6 +337,7 @@ fn establish(
         budget: Budget::new(limits.large_messages, limits.max_message),
         max_message: theirs.max_message,
         max_streams: theirs.max_streams,
+        peer_keep_alive: Duration::from_millis(theirs.keep_alive.into()).max(ALIVE_MIN),
         zip: own.compress && theirs.has_compressor(LZ4),
         out: Mutex::new(Out {
             outbox: Outbox::new(agreed.checksum(side, side), taken),

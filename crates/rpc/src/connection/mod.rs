@@ -84,6 +84,8 @@ pub(crate) struct Connection {
     max_message: u64,
     /// How many calls the peer lets be open.
     max_streams: u32,
+    /// How long the peer wants to hear nothing at most (§9.1); a second at least.
+    peer_keep_alive: Duration,
     zip: bool,
     /// Of what the peer says.
     incoming: Checksum,

@@ -72,8 +72,17 @@ impl<E: Serialize + fmt::Display> Failure for E {
 
 impl Failure for Error {
     fn into_error(self, _: Codec) -> Error {
-        // Whatever became of the call that was made: the function itself ran.
-        let error = Self::new(self.kind(), Executed::Yes, self.to_string());
+        // Whatever became of the call that was made: the function itself ran. And what became of
+        // another connection, or of a server behind this one, says nothing of the caller's own.
+        let kind = match self.kind() {
+            Kind::Transport
+            | Kind::Draining
+            | Kind::Overloaded
+            | Kind::Integrity
+            | Kind::Protocol => Kind::Application,
+            kind => kind,
+        };
+        let error = Self::new(kind, Executed::Yes, self.to_string());
         match self.value() {
             Some(value) => error.with_value(value.clone()),
             None => error,
@@ -123,14 +132,22 @@ impl Functions {
         )
     }
 
-    /// Adds an async function that takes and gives bytes with their codec.
+    /// Adds an async function that takes and gives bytes with their codec. Its error is that of a
+    /// function that ran ([`Failure`]).
     #[must_use]
     pub fn add_raw<F, T>(self, name: &str, function: F) -> Self
     where
         F: Fn(Body) -> T + Send + Sync + 'static,
         T: Future<Output = Result<Body, Error>> + Send + 'static,
     {
-        self.insert(name, Run::Call(Box::new(move |body| Box::pin(function(body)))))
+        self.insert(
+            name,
+            Run::Call(Box::new(move |body: Body| {
+                let codec = body.codec;
+                let running = function(body);
+                Box::pin(async move { running.await.map_err(|error| error.into_error(codec)) })
+            })),
+        )
     }
 
     /// Adds an async function of messages both ways: it takes what the caller says, and says what it
@@ -300,8 +317,11 @@ impl Future for Running {
         this.context.sync_scope(caught).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            let reason = format!("the function panicked: {}", text.unwrap_or("without a word"));
-            Poll::Ready(Err(Error::new(Kind::Panic, Executed::Yes, reason)))
+            let text = text.unwrap_or("without a word");
+            // For who runs the server; a caller has no use for it, and it may say what is not theirs.
+            let (function, peer) = (this.context.function(), &*this.context.peer().address);
+            tracing::error!(target: "meshx_rpc", function, peer, "the function panicked: {text}");
+            Poll::Ready(Err(Error::new(Kind::Panic, Executed::Yes, "the function panicked")))
         })
     }
 }
@@ -394,7 +414,29 @@ mod tests {
         for late in [true, false] {
             let error = run(&functions, "p", &late).await.unwrap_err();
             assert_eq!(error.kind(), Kind::Panic);
-            assert!(error.reason().contains("as it should"));
+            // What it said is for the server's log.
+            assert_eq!(error.reason(), "the function panicked");
+        }
+    }
+
+    /// A call of a call: what did not run there says nothing of what ran here, nor whom to ask again.
+    #[tokio::test]
+    async fn what_a_function_calls_does_not_make_its_own_call_one_that_never_ran() {
+        for kind in Kind::ALL {
+            let nested = move || -> Error {
+                let value = Body::encode(Codec::Json, &7).unwrap();
+                Error::new(kind, Executed::Never, "no").of("inner").at("there").with_value(value)
+            };
+            let functions = Functions::new()
+                .add("typed", move |()| async move { Err::<(), _>(nested()) })
+                .add_raw("raw", move |_| async move { Err(nested()) });
+            for name in ["typed", "raw"] {
+                let error = run(&functions, name, &()).await.unwrap_err();
+                assert_eq!(error.executed(), Executed::Yes, "{name} {kind:?}");
+                assert_eq!(error.reason(), "inner at there: no");
+                assert!(error.value().is_some());
+                assert!(!crate::Retries::default().may(&error, true, 1), "{name} {kind:?}");
+            }
         }
     }
 }

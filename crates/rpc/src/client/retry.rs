@@ -39,7 +39,7 @@ impl Retries {
         Self { attempts: 0, pause: Duration::ZERO, longest: Duration::ZERO, budget: 0.0 };
 
     /// Whether the same call may be made again.
-    pub(super) fn may(&self, error: &Error, idempotent: bool, made: u32) -> bool {
+    pub(crate) fn may(&self, error: &Error, idempotent: bool, made: u32) -> bool {
         let passes = matches!(
             error.kind(),
             Kind::Transport | Kind::Draining | Kind::Overloaded | Kind::Integrity | Kind::Protocol

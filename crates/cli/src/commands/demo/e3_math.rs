@@ -63,7 +63,7 @@ impl Math for Arithmetic {
 impl fmt::Display for MathError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::DivisionByZero { dividend } => write!(f, "{dividend} is not divided by zero"),
+            Self::DivisionByZero { dividend } => write!(f, "{dividend} cannot be divided by zero"),
             Self::TooLarge => f.write_str("the result is too large"),
         }
     }

@@ -349,8 +349,9 @@ mod tests {
             assert_eq!(address, Address::Unix("/run/a.sock".into()));
             assert_eq!(address.to_string(), "unix:/run/a.sock");
         }
-        for text in
-            ["", "host", "host:", ":1", "host:0", "host:65536", "::1:80", "unix:", "unix://"]
+        let service = "math".parse().unwrap();
+        assert_eq!("math".parse(), Ok(Address::Service(service)));
+        for text in ["", "/path", "a b", "h:", ":1", "h:0", "h:65536", "::1:80", "unix:", "unix://"]
         {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }

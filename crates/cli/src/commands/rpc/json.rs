@@ -4,6 +4,7 @@ use std::io::{self, Read as _};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use meshx_etf::{Decoder, Limits};
 use meshx_rpc::{Body, Codec};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -13,6 +14,9 @@ use crate::failure::{Failure, exit};
 
 /// How long an argument may be: what servers take, unless they say otherwise.
 const INPUT: u64 = 64 << 20;
+
+/// How deep a term may nest to become JSON: each of its levels is up to three there, and each takes stack.
+const DEPTH: usize = 64;
 
 /// The argument that was written at the command line, or is at stdin. It stays as it was written: the
 /// digits of its numbers and the order of its keys are the caller's.
@@ -45,15 +49,16 @@ pub(super) fn body(argument: &RawValue) -> Body {
     Body { codec: Codec::Json, bytes: argument.get().to_owned().into() }
 }
 
-/// A result as JSON: as it came, if it came as JSON. What JSON has no words for is `{"binary": BASE64}`.
+/// A result as JSON: as it came, if it came as JSON. What JSON has no words for, or nests too deep, is
+/// `{"binary": BASE64}`.
 pub(super) fn text(body: &Body) -> Box<RawValue> {
-    let came = match body.codec {
-        Codec::Json => body.decode::<Box<RawValue>>().ok().map(|it| harmless(it.get())),
-        _ => None,
+    let written = match body.codec {
+        Codec::Json => std::str::from_utf8(&body.bytes).ok().map(harmless),
+        _ => Some(harmless(&value(body).to_string())),
     };
-    let text = came.unwrap_or_else(|| harmless(&value(body).to_string()));
-    // It was JSON, and what is escaped is so where JSON can be.
-    RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
+    let read = written.and_then(|text| RawValue::from_string(text).ok());
+    read.or_else(|| RawValue::from_string(binary(body).to_string()).ok())
+        .unwrap_or_else(|| RawValue::NULL.to_owned())
 }
 
 /// The same, read.
@@ -61,11 +66,18 @@ pub(super) fn value(body: &Body) -> Value {
     let read = match body.codec {
         Codec::Raw | Codec::Postcard => None,
         Codec::Etf => {
-            meshx_etf::Decoder::new().term(&body.bytes).ok().map(|it| etf::json::value(&it))
+            let mut limits = Limits::default();
+            limits.depth = DEPTH;
+            let term = Decoder::new().limits(limits).term(&body.bytes);
+            term.ok().map(|it| etf::json::value(&it))
         }
         _ => body.decode::<Value>().ok(),
     };
-    read.unwrap_or_else(|| serde_json::json!({ "binary": BASE64.encode(&body.bytes) }))
+    read.unwrap_or_else(|| binary(body))
+}
+
+fn binary(body: &Body) -> Value {
+    serde_json::json!({ "binary": BASE64.encode(&body.bytes) })
 }
 
 /// The same JSON without characters that command a terminal, or make text run backwards: they are
@@ -112,6 +124,14 @@ mod tests {
         assert_eq!(shown(Codec::Etf, &[131, 119, 2, b'o', b'k']), r#"{"atom":"ok"}"#);
         assert_eq!(shown(Codec::MessagePack, &[0x92, 1, 0xc0]), "[1,null]");
         assert_eq!(shown(Codec::Cbor, &[0x82, 1, 0xf6]), "[1,null]");
+        // Maps of one, more levels than there is stack for.
+        for deep in [300, 100_000] {
+            let deep = [&[131][..], &[116, 0, 0, 0, 1, 97, 1].repeat(deep), &[106]].concat();
+            assert!(shown(Codec::Etf, &deep).starts_with(r#"{"binary":"g3QA"#));
+        }
+        // JSON is not looked into, so that it nests as it likes.
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        assert_eq!(shown(Codec::Json, deep.as_bytes()), deep);
     }
 
     #[test]

@@ -21,8 +21,9 @@ const BEAM: &str = "rpcserver@127.0.0.1";
 /// The programs that could be found or built.
 pub(super) struct Company<'s> {
     stage: &'s Stage,
-    /// The program of third-party peers.
-    peers: Option<PathBuf>,
+    /// The programs of third-party peers.
+    tarpc: Option<PathBuf>,
+    volo: Option<PathBuf>,
     erlang: Option<Erlang>,
 }
 
@@ -36,7 +37,8 @@ struct Erlang {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
     Ours,
-    Peers,
+    Tarpc,
+    Volo,
     Erlang,
 }
 
@@ -53,21 +55,17 @@ pub(super) struct Numbers {
 impl<'s> Company<'s> {
     /// What is not there is left out, with a notice.
     pub(super) fn gather(stage: &'s Stage, section: &mut Section) -> Self {
-        let mut told = |why: String| {
-            note(&why);
-            section.notice(why);
-        };
-        let peers = build_peers();
-        let peers = peers.map_err(|error| told(format!("without tarpc: {error:#}"))).ok();
-        let erlang = Erlang::start(stage);
-        let erlang = erlang.map_err(|error| told(format!("without `:erpc`: {error:#}"))).ok();
-        Self { stage, peers, erlang }
+        let tarpc = there("tarpc", build("rpc", "rpc-peers"), section);
+        let volo = there("Volo", build("volo", "volo-peer"), section);
+        let erlang = there("`:erpc`", Erlang::start(stage), section);
+        Self { stage, tarpc, volo, erlang }
     }
 
     pub(super) fn has(&self, whose: Whose) -> bool {
         match whose {
             Whose::Ours => true,
-            Whose::Peers => self.peers.is_some(),
+            Whose::Tarpc => self.tarpc.is_some(),
+            Whose::Volo => self.volo.is_some(),
             Whose::Erlang => self.erlang.is_some(),
         }
     }
@@ -153,11 +151,25 @@ impl<'s> Company<'s> {
     }
 
     fn program(&self, whose: Whose) -> Result<PathBuf> {
-        match whose {
-            Whose::Peers => self.peers.clone().context("no program of peers"),
-            _ => Ok(std::env::current_exe()?),
-        }
+        let peer = match whose {
+            Whose::Tarpc => &self.tarpc,
+            Whose::Volo => &self.volo,
+            Whose::Ours | Whose::Erlang => &Some(std::env::current_exe()?),
+        };
+        peer.clone().context("it could not be built")
     }
+}
+
+/// Says why it is not.
+fn there<T>(what: &str, it: Result<T>, section: &mut Section) -> Option<T> {
+    let error = match it {
+        Ok(it) => return Some(it),
+        Err(error) => error,
+    };
+    let why = format!("without {what}: {error:#}");
+    note(&why);
+    section.notice(why);
+    None
 }
 
 fn seconds(program: &Program) -> Result<f64> {
@@ -195,18 +207,21 @@ impl Erlang {
 }
 
 /// Needs cargo, and the crates in its cache or a registry.
-fn build_peers() -> Result<PathBuf> {
+fn build(folder: &str, program: &str) -> Result<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let target = here.join("../target");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["build", "--release", "--quiet", "--locked", "--manifest-path"]);
-    command.arg(here.join("peers/rpc/Cargo.toml")).arg("--target-dir").arg(&target);
+    command
+        .arg(here.join("peers").join(folder).join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(&target);
     let output = command.output().context("cannot start cargo")?;
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
         let first = errors.lines().find(|line| line.contains("error")).unwrap_or_default();
         bail!("cargo ended with {}: {first}", output.status);
     }
-    Ok(target.join("release/rpc-peers"))
+    Ok(target.join("release").join(program))
 }

@@ -317,7 +317,7 @@ fn a_bench_counts_calls_and_what_became_of_them() {
 #[test]
 fn a_bench_outlives_its_server_and_says_so() {
     let mesh = Mesh::agent();
-    let mut server = Server::start(&mesh, &["-v"]);
+    let server = Server::start(&mesh, &["-v"]);
     let words = ["rpc", "bench", &server.address, "sleep", "10", "-c", "2", "--duration", "2s"];
     let mut bench = Process::start("meshx rpc bench", &mut mesh.command(&words));
     await_calls(&server, "sleep");

@@ -103,6 +103,16 @@ impl Assembly {
         self.room.is_some()
     }
 
+    /// How long it will be.
+    pub(super) fn total(&self) -> usize {
+        self.total
+    }
+
+    /// How much of it came.
+    pub(super) fn received(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub(super) fn is_whole(&self) -> bool {
         self.bytes.len() == self.total
     }

@@ -7,9 +7,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::oneshot;
 
 use super::assembly::{Assembly, Message, body};
-use super::exchange::{Inbox, Receiving, Sending};
+use super::exchange::{Receiving, Sending};
 use super::io::common;
 use super::outbox::is_small;
+use super::slots::{Answer, Place, Slot, Slots, Waiting};
 use super::{Connection, lock};
 use crate::event::{Amount, Way};
 use crate::proto::v2::{Block, Flags, Frame, Head, Type};
@@ -26,108 +27,53 @@ pub(crate) struct Request<'a> {
     pub(crate) extensions: &'a [u8],
 }
 
-/// What comes of it.
-pub(super) type Answer = Result<Message, Error>;
-
 /// A call that was sent. Dropping it cancels the call (§7.5).
 #[derive(Debug)]
 pub(crate) struct Pending {
     connection: Arc<Connection>,
-    stream: u32,
+    place: Place,
     answer: oneshot::Receiver<Answer>,
     is_over: bool,
     /// What was sent.
     pub(crate) sent: Amount,
 }
 
-/// All calls of one connection, by the numbers of their streams.
+/// All calls of one connection. Its lock may be held while something is put into the outbox, never the
+/// other way round.
 #[derive(Debug, Default)]
 pub(super) struct Calls(Mutex<Slots>);
-
-#[derive(Debug, Default)]
-struct Slots {
-    all: Vec<Slot>,
-    free: Vec<u32>,
-    ended: bool,
-}
-
-#[derive(Debug)]
-enum Slot {
-    Free,
-    Waiting {
-        answer: oneshot::Sender<Answer>,
-        assembly: Option<Assembly>,
-        /// Where in all that is written the call begins; nothing of it was written before.
-        begins: u64,
-    },
-    /// Messages both ways.
-    Exchange {
-        /// `None`: the server says no more.
-        inbox: Option<Inbox>,
-        /// We do not, either.
-        said_all: bool,
-    },
-    /// Nobody waits for it, but the server has not ended it (§7.5).
-    Cancelled,
-}
-
-/// The stream of a slot (§7.1).
-fn stream(slot: u32) -> u32 {
-    slot.saturating_mul(2).saturating_add(1)
-}
-
-/// The slot of a stream.
-fn slot(stream: u32) -> Option<usize> {
-    (stream % 2 == 1).then(|| usize::try_from(stream / 2).ok()).flatten()
-}
 
 impl Connection {
     /// Sends a call. An error says that it was not sent.
     pub(crate) fn call(self: &Arc<Self>, request: &Request<'_>) -> Result<Pending, Error> {
-        let never = |kind, reason: String| Err(Error::new(kind, Executed::Never, reason));
         let Request { argument, way, extensions, .. } = *request;
-        let size = u64::try_from(argument.bytes.len()).unwrap_or(u64::MAX);
-        if size > self.max_message {
-            let limit = self.max_message;
-            return never(Kind::Value, format!("an argument of {size} bytes; {limit} are taken"));
-        }
-        if !self.is_open() {
-            return Err(self.gone());
-        }
-        let payload = open_payload(request)?;
+        let payload = self.opening(request)?;
         let (sender, answer) = oneshot::channel();
         let begins = lock(&self.out).outbox.appended();
-        let slot = Slot::Waiting { answer: sender, assembly: None, begins };
-        let Some(stream) = lock(&self.calls.0).open(slot, self.max_streams) else {
-            if !self.is_open() {
-                return Err(self.gone());
-            }
-            let limit = self.max_streams;
-            return never(Kind::Overloaded, format!("{limit} calls wait on this connection"));
-        };
+        let waiting = Waiting { answer: sender, assembly: None, room: None, begins };
+        let place = self.open_slot(Slot::Waiting(waiting))?;
         let flags = Flags::CAST.when(way == Way::Cast);
-        let sent = self.message(Type::Open, flags, stream, (extensions, &payload), &argument.bytes);
+        let kind = Type::Open;
+        let sent = self.message(kind, flags, place.stream, (extensions, &payload), &argument.bytes);
         let Some(sent) = sent else {
-            lock(&self.calls.0).free(stream);
+            lock(&self.calls.0).free(place.stream);
             return Err(self.gone());
         };
-        Ok(Pending { connection: Arc::clone(self), stream, answer, is_over: false, sent })
+        Ok(Pending { connection: Arc::clone(self), place, answer, is_over: false, sent })
     }
 
     /// Sends a cast that is not answered (§2.6, QUIET).
     pub(crate) fn fire(self: &Arc<Self>, request: &Request<'_>) -> Result<Amount, Error> {
-        // Its number is free when all of it is written; for a small one that is at once.
         let Request { argument, extensions, .. } = *request;
         if !is_small(argument.bytes.len()) {
             let reason = "a cast that is not answered takes up to 32 KiB";
             return Err(Error::new(Kind::Value, Executed::Never, reason));
         }
-        let payload = open_payload(request)?;
-        let slot = Slot::Cancelled;
-        let opened = lock(&self.calls.0).open(slot, self.max_streams);
-        let stream = opened.ok_or_else(|| self.gone())?;
+        let payload = self.opening(request)?;
+        let stream = self.open_slot(Slot::Cancelled)?.stream;
         let flags = Flags::CAST.and(Flags::QUIET);
         let sent = self.message(Type::Open, flags, stream, (extensions, &payload), &argument.bytes);
+        // What is small is in its turn already: the number is free.
         lock(&self.calls.0).free(stream);
         sent.ok_or_else(|| self.gone())
     }
@@ -137,47 +83,73 @@ impl Connection {
         self: &Arc<Self>,
         request: &Request<'_>,
     ) -> Result<(Receiving, Sending), Error> {
-        if !self.is_open() {
-            return Err(self.gone());
+        let payload = self.opening(request)?;
+        let place = self.open_slot(Slot::Cancelled)?;
+        let (inbox, receiving, sending) = self.exchange(place);
+        let head = Head { kind: Type::Open, flags: Flags::EXCHANGE, stream: place.stream };
+        let mut slots = lock(&self.calls.0);
+        if let Some(slot) = slots.of(place) {
+            *slot = Slot::Exchange(inbox);
         }
-        let stream = lock(&self.calls.0).open(Slot::Cancelled, self.max_streams);
-        let limit = self.max_streams;
-        let reason = format!("{limit} calls wait on this connection");
-        let stream = stream.ok_or_else(|| Error::new(Kind::Overloaded, Executed::Never, reason))?;
-        let (inbox, receiving, sending) = self.exchange(stream);
-        lock(&self.calls.0).set(stream, Slot::Exchange { inbox: Some(inbox), said_all: false });
-        let payload = open_payload(request).inspect_err(|_| {
-            lock(&self.calls.0).free(stream);
-        })?;
-        let head = Head { kind: Type::Open, flags: Flags::EXCHANGE, stream };
         let begun = self.push(|outbox| {
-            outbox.begin_exchange(stream);
+            outbox.begin_exchange(place);
             outbox.frame(head, request.extensions, &payload, &Bytes::new());
         });
+        drop(slots);
         begun.ok_or_else(|| self.gone())?;
         Ok((receiving, sending))
     }
 
-    /// The program does not want to hear more of an exchange.
-    pub(crate) fn leave(&self, stream: u32) {
+    /// The program does not want to hear more of an exchange (§7.5).
+    pub(super) fn leave(&self, place: Place) {
         let mut slots = lock(&self.calls.0);
-        if !matches!(slots.at(stream), Ok(Slot::Exchange { .. })) {
-            return;
+        if matches!(slots.of(place), Some(Slot::Exchange(_))) {
+            slots.abandon(place);
+            self.cancel(place);
         }
-        slots.set(stream, Slot::Cancelled);
-        drop(slots);
-        self.push(|outbox| outbox.forget(stream));
-        self.frame(Type::Cancel, Flags::NONE, stream, &[], &Bytes::new());
     }
 
-    /// The program says no more in an exchange; its number is free if the server does not, either.
-    pub(crate) fn said_all(&self, stream: u32) {
-        let mut slots = lock(&self.calls.0);
-        match slots.at(stream) {
-            Ok(Slot::Exchange { inbox: None, .. }) => drop(slots.free(stream)),
-            Ok(Slot::Exchange { said_all, .. }) => *said_all = true,
-            _ => {}
+    /// Closes the connection if no call is on it; none gets on it then.
+    pub(crate) fn close_if_idle(&self, why: Error) -> bool {
+        let idle = lock(&self.calls.0).end_if_unused();
+        if idle {
+            self.close(why);
         }
+        idle
+    }
+
+    /// Tells the server that a call is not wanted any more. The lock of the slots is held.
+    fn cancel(&self, place: Place) {
+        self.push(|outbox| {
+            outbox.forget(place.stream);
+            let head = Head { kind: Type::Cancel, flags: Flags::NONE, stream: place.stream };
+            outbox.frame(head, &[], &[], &Bytes::new());
+        });
+        self.room.notify_waiters();
+    }
+
+    /// What an OPEN says, if it may be said.
+    fn opening(&self, request: &Request<'_>) -> Result<BytesMut, Error> {
+        let size = u64::try_from(request.argument.bytes.len()).unwrap_or(u64::MAX);
+        if size > self.max_message {
+            let reason = format!("an argument of {size} bytes; {} are taken", self.max_message);
+            return Err(Error::new(Kind::Value, Executed::Never, reason));
+        }
+        if !self.is_open() {
+            return Err(self.gone());
+        }
+        open_payload(request)
+    }
+
+    fn open_slot(&self, slot: Slot) -> Result<Place, Error> {
+        let place = lock(&self.calls.0).open(slot, self.max_streams);
+        place.ok_or_else(|| {
+            if !self.is_open() {
+                return self.gone();
+            }
+            let reason = format!("{} calls wait on this connection", self.max_streams);
+            Error::new(Kind::Overloaded, Executed::Never, reason)
+        })
     }
 
     /// Why no call can be made here.
@@ -201,15 +173,12 @@ impl Connection {
                 let nothing = Body::raw(Bytes::new());
                 self.answer(stream, Ok(Message { body: nothing, room: None, blocks: 0 }))
             }
-            Frame::Fail { stream, error } => {
-                self.push(|outbox| outbox.forget(stream));
-                self.answer(stream, Err(error.at(&self.peer.address)))
-            }
-            other => Err(format!("a server does not say {other:?}")),
+            Frame::Fail { stream, error } => self.answer(stream, Err(error.at(&self.peer.address))),
+            other => Err(format!("a server does not say {}", other.name())),
         }
     }
 
-    /// A block of a result.
+    /// A block of a result, or of an exchange.
     fn reply(
         self: &Arc<Self>,
         stream: u32,
@@ -223,90 +192,105 @@ impl Connection {
             return self.answer(stream, body.map(|body| Message { body, room: None, blocks: 1 }));
         }
         let mut slots = lock(&self.calls.0);
-        let assembly = match slots.at(stream)? {
-            Slot::Waiting { assembly, .. } => assembly,
-            Slot::Exchange { .. } => {
-                drop(slots);
-                return self.item(stream, flags, block);
+        match slots.at(stream)? {
+            Slot::Waiting(_) => self.block(&mut slots, stream, flags, codec, block),
+            // The server's end is that of both directions.
+            Slot::Exchange(_) if flags.has(Flags::END) => {
+                slots.free(stream);
+                self.push(|outbox| outbox.forget(stream));
+                self.room.notify_waiters();
+                Ok(())
+            }
+            Slot::Exchange(inbox) => {
+                let grant = inbox.take(flags, block, self.limits.max_message)?;
+                self.grant(stream, grant);
+                Ok(())
             }
             // What still comes does not matter, but for its end.
             Slot::Cancelled | Slot::Free => {
                 if flags.has(Flags::END) {
                     slots.free(stream);
                 }
-                return Ok(());
+                Ok(())
             }
-        };
-        match (codec, &mut *assembly) {
+        }
+    }
+
+    /// A block of a long result.
+    fn block(
+        self: &Arc<Self>,
+        slots: &mut Slots,
+        stream: u32,
+        flags: Flags,
+        codec: Option<u8>,
+        block: &Block,
+    ) -> Result<(), String> {
+        let place = slots.place(stream).ok_or("no call has that number")?;
+        let Some(Slot::Waiting(waiting)) = slots.of(place) else { return Ok(()) };
+        match (codec, &mut waiting.assembly) {
             (Some(codec), None) => {
                 let total = block.total.ok_or("a long message without its length")?;
-                match self.budget.check(total, Executed::Yes) {
-                    Ok(total) => {
-                        let mut begun = Assembly::new(total, flags.has(Flags::ZIP), codec);
-                        begun.add(block)?;
-                        *assembly = Some(begun);
-                        drop(slots);
-                        self.make_room(stream, total, move |connection, room| {
-                            connection.placed(stream, room);
-                        });
-                    }
+                let total = match self.budget.check(total, Executed::Yes) {
+                    Ok(total) => total,
                     Err(error) => {
-                        if let Some(answer) = slots.cancel(stream) {
+                        if let Slot::Waiting(waiting) = slots.abandon(place) {
                             // Who waits may have gone.
-                            drop(answer.send(Err(error.at(&self.peer.address))));
+                            drop(waiting.answer.send(Err(error.at(&self.peer.address))));
                         }
-                        drop(slots);
-                        self.frame(Type::Cancel, Flags::NONE, stream, &[], &Bytes::new());
+                        self.cancel(place);
+                        return Ok(());
                     }
-                }
-                return Ok(());
+                };
+                let mut begun = Assembly::new(total, flags.has(Flags::ZIP), codec);
+                begun.add(block)?;
+                waiting.assembly = Some(begun);
+                let room = self.make_room(total, move |connection, room| {
+                    connection.placed(place, room);
+                });
+                waiting.room = Some(room);
             }
             (None, Some(going)) => going.add(block)?,
             _ => return Err("a block of a message that was not begun, or twice".to_owned()),
         }
-        let whole = assembly.as_ref().is_some_and(|it| it.is_whole() && it.has_room());
+        let Some(going) = &waiting.assembly else { return Ok(()) };
+        if going.is_whole() != flags.has(Flags::END) {
+            return Err("a long result ends elsewhere than it was announced".to_owned());
+        }
+        let (has_room, received) = (going.has_room(), going.received());
+        if !has_room {
+            let len = u64::try_from(block.bytes.len()).unwrap_or(u64::MAX);
+            slots.unasked = slots.unasked.saturating_add(len);
+            self.check_windows(received, slots.unasked)?;
+        } else if flags.has(Flags::END) {
+            self.whole(slots, stream);
+        }
+        Ok(())
+    }
+
+    /// There is room for a result: the server is told, and who waits if it is whole.
+    fn placed(&self, place: Place, room: super::Room) {
+        let mut slots = lock(&self.calls.0);
+        let Some(Slot::Waiting(Waiting { assembly: Some(going), .. })) = slots.of(place) else {
+            return;
+        };
+        let (received, total) = (going.received(), going.total());
+        going.set_room(room);
+        let whole = going.is_whole();
+        let received = u64::try_from(received).unwrap_or(u64::MAX);
+        slots.unasked = slots.unasked.saturating_sub(received);
+        self.grant(place.stream, total);
         if whole {
-            self.whole(&mut slots, stream);
-        }
-        Ok(())
-    }
-
-    /// A block of an exchange.
-    fn item(&self, stream: u32, flags: Flags, block: &Block) -> Result<(), String> {
-        let mut slots = lock(&self.calls.0);
-        let Slot::Exchange { inbox, said_all } = slots.at(stream)? else { return Ok(()) };
-        if flags.has(Flags::END) {
-            *inbox = None;
-            if *said_all {
-                slots.free(stream);
-            }
-            return Ok(());
-        }
-        let Some(inbox) = inbox else { return Err("more after the end of an exchange".to_owned()) };
-        let grant = inbox.take(flags, block, self.limits.max_message)?;
-        drop(slots);
-        self.grant(stream, grant);
-        Ok(())
-    }
-
-    /// There is room for a result.
-    fn placed(&self, stream: u32, room: super::Room) {
-        let mut slots = lock(&self.calls.0);
-        if let Ok(Slot::Waiting { assembly: Some(assembly), .. }) = slots.at(stream) {
-            assembly.set_room(room);
-            if assembly.is_whole() {
-                self.whole(&mut slots, stream);
-            }
+            self.whole(&mut slots, place.stream);
         }
     }
 
     /// A result in blocks is whole, and its room is there.
     fn whole(&self, slots: &mut Slots, stream: u32) {
-        if let Slot::Waiting { answer, assembly: Some(assembly), .. } = slots.free(stream) {
-            let message = assembly.message(self.limits.max_message, Executed::Yes);
-            // Who waits may have gone.
-            drop(answer.send(message.map_err(|error| error.at(&self.peer.address))));
-        }
+        let Slot::Waiting(waiting) = slots.free(stream) else { return };
+        let Waiting { answer, assembly: Some(assembly), .. } = waiting else { return };
+        let message = assembly.message(self.limits.max_message, Executed::Yes);
+        // Who waits may have gone.
+        drop(answer.send(message.map_err(|error| error.at(&self.peer.address))));
     }
 
     /// A call has ended.
@@ -314,13 +298,19 @@ impl Connection {
         let mut slots = lock(&self.calls.0);
         slots.at(stream)?;
         let was = slots.free(stream);
+        if message.is_err() {
+            self.push(|outbox| outbox.forget(stream));
+        }
         drop(slots);
         // Who waits may have gone.
         match (was, message) {
-            (Slot::Waiting { answer, .. }, message) => {
-                drop(answer.send(message.map_err(|error| error.at(&self.peer.address))));
+            (Slot::Waiting(waiting), message) => {
+                drop(waiting.answer.send(message.map_err(|error| error.at(&self.peer.address))));
             }
-            (Slot::Exchange { inbox: Some(inbox), .. }, Err(error)) => inbox.fail(error),
+            (Slot::Exchange(inbox), Err(error)) => {
+                inbox.fail(error);
+                self.room.notify_waiters();
+            }
             _ => {}
         }
         Ok(())
@@ -339,91 +329,47 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        if self.is_over || lock(&self.connection.calls.0).cancel(self.stream).is_none() {
+        if self.is_over {
             return;
         }
-        self.connection.push(|outbox| outbox.forget(self.stream));
-        self.connection.frame(Type::Cancel, Flags::NONE, self.stream, &[], &Bytes::new());
+        let (connection, place) = (&self.connection, self.place);
+        let mut slots = lock(&connection.calls.0);
+        let Some(Slot::Waiting(waiting)) = slots.of(place) else { return };
+        if waiting.assembly.as_ref().is_some_and(Assembly::is_whole) {
+            // The server has ended it; only room was missing. It is told that there is some.
+            let total = waiting.assembly.as_ref().map_or(0, Assembly::total);
+            slots.free(place.stream);
+            connection.grant(place.stream, total);
+        } else if connection.push(|outbox| outbox.take_back(place.stream)) == Some(true) {
+            // Not a byte of it was said.
+            slots.free(place.stream);
+        } else {
+            slots.abandon(place);
+            connection.cancel(place);
+        }
     }
 }
 
 impl Calls {
     pub(super) fn in_flight(&self) -> usize {
-        let slots = lock(&self.0);
-        slots.all.len().saturating_sub(slots.free.len())
+        lock(&self.0).used()
     }
 
     /// The connection is gone: whoever waits is told so, and whether the call can have run (§8.4).
     pub(super) fn end(&self, why: Option<&Error>, written: u64) {
-        let mut slots = lock(&self.0);
-        slots.ended = true;
-        let all = std::mem::take(&mut slots.all);
-        drop(slots);
+        let all = lock(&self.0).end();
+        let reason = why.map_or("the connection ended", Error::reason);
+        let kind = why.map_or(Kind::Transport, Error::kind);
         for slot in all {
-            let reason = why.map_or("the connection ended", Error::reason);
-            let kind = why.map_or(Kind::Transport, Error::kind);
             match slot {
-                Slot::Waiting { answer, begins, .. } => {
+                Slot::Waiting(Waiting { answer, begins, .. }) => {
                     let executed =
                         if begins >= written { Executed::Never } else { Executed::Maybe };
                     drop(answer.send(Err(Error::new(kind, executed, reason))));
                 }
-                Slot::Exchange { inbox: Some(inbox), .. } => {
-                    inbox.fail(Error::new(kind, Executed::Maybe, reason));
-                }
-                Slot::Exchange { .. } | Slot::Free | Slot::Cancelled => {}
+                Slot::Exchange(inbox) => inbox.fail(Error::new(kind, Executed::Maybe, reason)),
+                Slot::Free | Slot::Cancelled => {}
             }
-        }
-    }
-}
-
-impl Slots {
-    fn open(&mut self, slot: Slot, limit: u32) -> Option<u32> {
-        if self.ended {
-            return None;
-        }
-        if let Some(free) = self.free.pop() {
-            *self.all.get_mut(usize::try_from(free).ok()?)? = slot;
-            return Some(stream(free));
-        }
-        let next = u32::try_from(self.all.len()).ok().filter(|&next| next < limit)?;
-        self.all.push(slot);
-        Some(stream(next))
-    }
-
-    fn at(&mut self, stream: u32) -> Result<&mut Slot, String> {
-        let slot = slot(stream).and_then(|slot| self.all.get_mut(slot));
-        match slot {
-            None | Some(Slot::Free) => Err(format!("no call has the number {stream}")),
-            Some(slot) => Ok(slot),
-        }
-    }
-
-    fn set(&mut self, stream: u32, to: Slot) {
-        if let Some(place) = slot(stream).and_then(|slot| self.all.get_mut(slot)) {
-            *place = to;
-        }
-    }
-
-    fn free(&mut self, stream: u32) -> Slot {
-        let place = slot(stream).and_then(|slot| self.all.get_mut(slot));
-        let Some(place) = place else { return Slot::Free };
-        let was = std::mem::replace(place, Slot::Free);
-        if !matches!(was, Slot::Free) {
-            self.free.push(stream / 2);
-        }
-        was
-    }
-
-    /// Nobody waits for it any more; gives who did.
-    fn cancel(&mut self, stream: u32) -> Option<oneshot::Sender<Answer>> {
-        let place = slot(stream).and_then(|slot| self.all.get_mut(slot))?;
-        if !matches!(place, Slot::Waiting { .. }) {
-            return None;
-        }
-        match std::mem::replace(place, Slot::Cancelled) {
-            Slot::Waiting { answer, .. } => Some(answer),
-            Slot::Exchange { .. } | Slot::Free | Slot::Cancelled => None,
         }
     }
 }

@@ -5,10 +5,14 @@ use std::sync::{Arc, Mutex};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 
+use super::outbox::MESSAGE;
+use super::slots::Place;
 use super::{Connection, lock};
-use crate::proto::v2::{Block, Flags, Type};
+use crate::proto::v2::{Block, Flags};
 use crate::{Error, Executed, Kind};
 
+/// A shorter message is copied.
+const COPIED: usize = 4096;
 /// So much of an exchange waits to be written before its sender waits.
 const AHEAD: usize = 64 * 1024;
 
@@ -30,7 +34,7 @@ struct Item {
 }
 
 /// What the peer may still send.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Window {
     size: usize,
     /// What came and was not granted again.
@@ -43,13 +47,17 @@ struct Window {
     queued: usize,
     /// Somebody waits for the next message.
     wanted: bool,
+    /// Nobody wants any: what comes is dropped, and granted again.
+    unwanted: bool,
+    /// The stream has ended: nothing is granted any more.
+    ended: bool,
 }
 
 /// What the peer says, for the program.
 #[derive(Debug)]
 pub(crate) struct Receiving {
     connection: Arc<Connection>,
-    stream: u32,
+    place: Place,
     items: mpsc::UnboundedReceiver<Item>,
     window: Arc<Mutex<Window>>,
     is_over: bool,
@@ -59,30 +67,22 @@ pub(crate) struct Receiving {
 #[derive(Debug)]
 pub(crate) struct Sending {
     connection: Arc<Connection>,
-    stream: u32,
+    place: Place,
     is_over: bool,
 }
 
 impl Connection {
     /// Both ends of our side of an exchange.
-    pub(super) fn exchange(self: &Arc<Self>, stream: u32) -> (Inbox, Receiving, Sending) {
+    pub(super) fn exchange(self: &Arc<Self>, place: Place) -> (Inbox, Receiving, Sending) {
         let (sender, items) = mpsc::unbounded_channel();
         let size = usize::try_from(self.limits.stream_window).unwrap_or(usize::MAX);
-        let window = Window { size, held: 0, owed: 0, part: 0, queued: 0, wanted: false };
-        let window = Arc::new(Mutex::new(window));
+        let window = Arc::new(Mutex::new(Window { size, ..Window::default() }));
         let (coming, announced) = (BytesMut::new(), None);
         let inbox = Inbox { items: sender, window: Arc::clone(&window), coming, announced };
         let connection = Arc::clone(self);
-        let receiving = Receiving { connection, stream, items, window, is_over: false };
-        let sending = Sending { connection: Arc::clone(self), stream, is_over: false };
+        let receiving = Receiving { connection, place, items, window, is_over: false };
+        let sending = Sending { connection: Arc::clone(self), place, is_over: false };
         (inbox, receiving, sending)
-    }
-
-    pub(super) fn grant(&self, stream: u32, bytes: usize) {
-        if bytes > 0 {
-            let credit = u32::try_from(bytes).unwrap_or(u32::MAX).to_le_bytes();
-            self.frame(Type::Credit, Flags::NONE, stream, &credit, &Bytes::new());
-        }
     }
 }
 
@@ -105,6 +105,8 @@ impl Inbox {
             }
             self.announced = usize::try_from(total).ok();
         }
+        // Each message counts more than its bytes, so that many empty ones are not for nothing.
+        let cost = if first { usize::try_from(MESSAGE).unwrap_or(0) } else { 0 };
         let len = block.bytes.len();
         let whole = !flags.has(Flags::MORE);
         let come = self.coming.len().saturating_add(len);
@@ -112,16 +114,30 @@ impl Inbox {
             return Err("a message is not as long as it was announced".to_owned());
         }
         let mut window = lock(&self.window);
-        window.held = window.held.saturating_add(len);
+        let counted = len.saturating_add(cost);
+        window.held = window.held.saturating_add(counted);
         if window.held > window.size {
             return Err("an exchange has more bytes than it was granted".to_owned());
         }
-        window.part = window.part.saturating_add(len);
+        window.part = window.part.saturating_add(counted);
+        if window.unwanted {
+            if whole {
+                self.announced = None;
+                self.coming.clear();
+            } else {
+                self.coming.extend_from_slice(&block.bytes);
+            }
+            let part = std::mem::take(&mut window.part);
+            window.held = window.held.saturating_sub(part);
+            return Ok(part);
+        }
         if !whole {
             self.coming.extend_from_slice(&block.bytes);
             return Ok(window.take_part());
         }
         let message = match self.announced.take() {
+            // A short one must not hold what it was read into.
+            None if len < COPIED => Bytes::copy_from_slice(&block.bytes),
             None => block.bytes.clone(),
             Some(_) => {
                 self.coming.extend_from_slice(&block.bytes);
@@ -160,24 +176,21 @@ impl Receiving {
         if self.is_over {
             return None;
         }
-        let part = {
-            let mut window = lock(&self.window);
+        self.grant(|window| {
             window.wanted = true;
             window.take_part()
-        };
-        self.connection.grant(self.stream, part);
+        });
+        let wants = Wants(&self.window);
         let item = self.items.recv().await;
-        let grant = {
-            let mut window = lock(&self.window);
-            window.wanted = false;
+        drop(wants);
+        let granted = item.as_ref().map_or(0, |item| item.granted);
+        self.grant(|window| {
             window.queued = window.queued.saturating_sub(1);
-            let granted = item.as_ref().map_or(0, |item| item.granted);
             window.held = window.held.saturating_sub(granted);
             window.owed = window.owed.saturating_add(granted);
             // Not for each small message.
             if window.owed >= window.size / 4 { std::mem::take(&mut window.owed) } else { 0 }
-        };
-        self.connection.grant(self.stream, grant);
+        });
         match item {
             Some(Item { message: Ok(message), .. }) => Some(Ok(message)),
             Some(Item { message: Err(error), .. }) => {
@@ -198,7 +211,43 @@ impl Receiving {
 
     /// At a client: nothing more is wanted (§7.5).
     pub(crate) fn leave(&self) {
-        self.connection.leave(self.stream);
+        self.connection.leave(self.place);
+    }
+
+    /// Grants what `take` finds, unless the stream has ended: its number may be another's by now.
+    fn grant(&self, take: impl FnOnce(&mut Window) -> usize) {
+        let mut window = lock(&self.window);
+        let bytes = take(&mut window);
+        if !window.ended {
+            self.connection.grant(self.place.stream, bytes);
+        }
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        // At a server the function may go on without it: the client is not held back.
+        self.grant(|window| {
+            window.unwanted = true;
+            let held = std::mem::take(&mut window.held);
+            window.part = 0;
+            held.saturating_add(std::mem::take(&mut window.owed))
+        });
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        lock(&self.window).ended = true;
+    }
+}
+
+/// Somebody waits for a message while this lives.
+struct Wants<'w>(&'w Mutex<Window>);
+
+impl Drop for Wants<'_> {
+    fn drop(&mut self) {
+        lock(self.0).wanted = false;
     }
 }
 
@@ -214,7 +263,7 @@ impl Sending {
         }
         loop {
             let room = self.connection.room.notified();
-            let queued = self.connection.push(|outbox| outbox.queued(self.stream));
+            let queued = self.connection.push(|outbox| outbox.queued(self.place));
             match queued.ok_or_else(|| self.lost())?.ok_or_else(over)? {
                 ..=AHEAD => break,
                 _ => tokio::select! {
@@ -223,15 +272,14 @@ impl Sending {
                 },
             }
         }
-        let sent = self.connection.push(|outbox| outbox.message(self.stream, message, false));
+        let sent = self.connection.push(|outbox| outbox.message(self.place, message, false));
         sent.ok_or_else(|| self.lost())?.then_some(()).ok_or_else(over)
     }
 
     /// There are no more.
     pub(crate) fn finish(&mut self) {
         if !std::mem::replace(&mut self.is_over, true) {
-            self.connection.push(|outbox| outbox.message(self.stream, Bytes::new(), true));
-            self.connection.said_all(self.stream);
+            self.connection.push(|outbox| outbox.message(self.place, Bytes::new(), true));
         }
     }
 

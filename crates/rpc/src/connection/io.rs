@@ -26,6 +26,8 @@ const READ_LITTLE: usize = 1024;
 const TRY_GATHERING: u32 = 16;
 /// After so many frames the reader lets others run.
 const MANY: u32 = 128;
+/// A server reads no more of a client for which so much waits to be written.
+const BEHIND: usize = 4 << 20;
 /// How long the last bytes of a connection may take.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -95,7 +97,10 @@ async fn read(
             match frames.next(&mut buffer) {
                 Ok(Some(frame)) => {
                     let taken = match &service {
-                        Some(service) => connection.serve(service, frame).await,
+                        Some(service) => {
+                            connection.not_behind().await;
+                            connection.serve(service, frame).await
+                        }
                         None => connection.take(frame),
                     };
                     if let Err(reason) = taken {
@@ -125,10 +130,11 @@ async fn read(
         }
         let begun = !buffer.is_empty();
         let limit = connection.limits.frame;
-        if !begun {
-            due = None;
-        }
-        let until = *due.get_or_insert_with(|| Instant::now() + limit);
+        // It counts from the first byte of the frame on.
+        let until = match begun {
+            true => *due.get_or_insert_with(|| Instant::now() + limit),
+            false => Instant::now(),
+        };
         let size = match frames.missing(&buffer) {
             Some(missing) => missing.max(READ),
             None if quiet && !begun => READ_LITTLE,
@@ -161,7 +167,9 @@ async fn write(connection: &Arc<Connection>, mut stream: Write) {
     let mut batch = Pieces::default();
     let mut takes = 0_u32;
     let mut several = false;
-    let mut alive = KeepAlive::new(connection.limits.keep_alive);
+    let mut alive = KeepAlive::new(connection.limits.keep_alive.min(connection.peer_keep_alive));
+    // When the peer took something last.
+    let mut taken = Instant::now();
     loop {
         if batch.is_empty() {
             // Where several tasks send, they are about to: one write for all of them.
@@ -175,17 +183,30 @@ async fn write(connection: &Arc<Connection>, mut stream: Write) {
             tokio::select! {
                 done = stream.write_buf(&mut batch) => match done {
                     Ok(count @ 1..) => {
-                        let count = u64::try_from(count).unwrap_or(0);
-                        connection.written.fetch_add(count, Ordering::Release);
+                        connection.count_written(count);
+                        taken = Instant::now();
                     }
                     Ok(0) => return connection.close(lost("it takes nothing")),
                     Err(error) => return connection.close(lost(error)),
                 },
-                () = tokio::time::sleep_until(alive.due) => alive.look(connection),
+                () = tokio::time::sleep_until(alive.due) => {
+                    alive.look(connection);
+                    if taken.elapsed() > connection.limits.frame {
+                        return connection.close(lost("it takes nothing of what is sent to it"));
+                    }
+                }
                 () = connection.closing.cancelled() => break,
             }
             continue;
         }
+        // Whatever the transport keeps back.
+        tokio::select! {
+            flushed = stream.flush() => if let Err(error) = flushed {
+                return connection.close(lost(error));
+            },
+            () = connection.closing.cancelled() => break,
+        }
+        taken = Instant::now();
         connection.flushed.notify_waiters();
         tokio::select! {
             () = connection.work.notified() => {}
@@ -197,9 +218,8 @@ async fn write(connection: &Arc<Connection>, mut stream: Write) {
     let last = async {
         loop {
             while batch.has_remaining() {
-                if !matches!(stream.write_buf(&mut batch).await, Ok(1..)) {
-                    return;
-                }
+                let Ok(count @ 1..) = stream.write_buf(&mut batch).await else { return };
+                connection.count_written(count);
             }
             if connection.take_out(&mut batch) == 0 {
                 break;
@@ -211,6 +231,24 @@ async fn write(connection: &Arc<Connection>, mut stream: Write) {
 }
 
 impl Connection {
+    fn count_written(&self, count: usize) {
+        self.written.fetch_add(u64::try_from(count).unwrap_or(0), Ordering::Release);
+    }
+
+    /// A client that takes no answers is not read: what waits for it has a bound.
+    async fn not_behind(&self) {
+        loop {
+            let room = self.room.notified();
+            if lock(&self.out).outbox.waiting() <= BEHIND {
+                return;
+            }
+            tokio::select! {
+                () = room => {}
+                () = self.closing.cancelled() => return,
+            }
+        }
+    }
+
     /// What is to be written next. Gives how many frames came since.
     fn take_out(&self, batch: &mut Pieces) -> usize {
         let mut out = lock(&self.out);
@@ -273,7 +311,14 @@ pub(super) fn common(connection: &Connection, frame: Frame) -> Result<Option<Fra
         Frame::Credit { stream, bytes } => {
             connection.push(|outbox| outbox.credit(stream, bytes));
         }
-        Frame::Goaway { .. } => connection.draining.store(true, Ordering::Release),
+        Frame::Goaway { .. } => {
+            connection.draining.store(true, Ordering::Release);
+            let reason = "the peer takes no new calls";
+            if connection.side == Side::Client {
+                let why = Error::new(Kind::Draining, Executed::Never, reason);
+                connection.close_if_idle(why);
+            }
+        }
         Frame::Fail { stream: 0, error } => {
             let reason = format!("the peer ended the connection: {}", error.reason());
             connection.close(Error::new(error.kind(), Executed::Maybe, reason));

@@ -5,9 +5,11 @@ mod client;
 mod exchange;
 mod handshake;
 mod io;
+mod load;
 mod outbox;
 mod pieces;
 mod server;
+mod slots;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +18,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::context::Peer;
 use crate::event::{Amount, Event, Observers, Side};
@@ -30,6 +33,9 @@ pub(crate) use exchange::{Receiving, Sending};
 pub(crate) use handshake::{Introduction, accept, connect};
 use outbox::{Opening, Outbox, is_small};
 pub(crate) use server::Service;
+
+/// So long after a server has said that it stops, calls may still come that were on their way.
+const LATE: Duration = Duration::from_millis(500);
 
 /// What a connection may hold, and how long it waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,30 +227,42 @@ impl Connection {
         }
     }
 
-    /// Makes room for a large message in its turn, then tells the peer (§7.4) and `placed`; false of
-    /// that: nobody waits for the message any more.
+    /// Makes room for a large message in its turn (§7.4), unless what is given back is dropped before.
     fn make_room(
         self: &Arc<Self>,
-        stream: u32,
         total: usize,
         placed: impl FnOnce(&Arc<Self>, Room) + Send + 'static,
-    ) {
+    ) -> AbortOnDropHandle<()> {
         let connection = Arc::clone(self);
-        tokio::spawn(async move {
+        AbortOnDropHandle::new(tokio::spawn(async move {
             let room = tokio::select! {
                 room = connection.budget.room(total) => room,
                 () = connection.closed() => None,
             };
-            let Some(room) = room else { return };
-            let mut left = total;
-            while left > 0 {
-                let part = u32::try_from(left).unwrap_or(u32::MAX);
-                let credit = part.to_le_bytes();
-                connection.frame(Type::Credit, Flags::NONE, stream, &credit, &Bytes::new());
-                left = left.saturating_sub(usize::try_from(part).unwrap_or(usize::MAX));
+            if let Some(room) = room {
+                placed(&connection, room);
             }
-            placed(&connection, room);
-        });
+        }))
+    }
+
+    /// Lets the peer say so much more on a stream.
+    fn grant(&self, stream: u32, mut bytes: usize) {
+        while bytes > 0 {
+            let part = u32::try_from(bytes).unwrap_or(u32::MAX);
+            let head = part.to_le_bytes();
+            self.frame(Type::Credit, Flags::NONE, stream, &head, &Bytes::new());
+            bytes = bytes.saturating_sub(usize::try_from(part).unwrap_or(usize::MAX));
+        }
+    }
+
+    /// §7.3: what a peer may send of one large message, and of all, before there is room for it.
+    fn check_windows(&self, received: usize, unasked: u64) -> Result<(), String> {
+        let received = u64::try_from(received).unwrap_or(u64::MAX);
+        let Limits { stream_window, connection_window, .. } = self.limits;
+        if received > stream_window.into() || unasked > connection_window.into() {
+            return Err("more of a large message than there is room for".to_owned());
+        }
+        Ok(())
     }
 
     /// Says that no new calls are taken; waits until those that are open have ended, `grace` at most,
@@ -255,6 +273,10 @@ impl Connection {
         self.served.drain();
         self.frame(Type::Goaway, Flags::NONE, 0, &payload, &Bytes::new());
         let ended = async {
+            self.served.idle().await;
+            self.flushed().await;
+            // What was on its way is answered, too; a client that has nothing open closes.
+            tokio::time::sleep(LATE).await;
             self.served.idle().await;
             self.flushed().await;
         };
@@ -271,7 +293,7 @@ impl Connection {
             let flushed = self.flushed.notified();
             {
                 let out = lock(&self.out);
-                if (out.outbox.is_empty() && !out.writing) || out.closed {
+                if (out.outbox.is_done() && !out.writing) || out.closed {
                     return;
                 }
             }

@@ -5,12 +5,15 @@ use std::collections::{HashMap, VecDeque};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::pieces::Pieces;
+use super::slots::Place;
 use crate::proto::v2::{Checksum, Flags, Head, SMALL, Type};
 
 /// How much is given out at a time; a small message that comes meanwhile waits for no more than this.
 const BATCH: usize = 256 * 1024;
 /// A block that is shared in place of copied has so many bytes at least.
 const SHARED: usize = 8 * 1024;
+/// §7.6: a message of an exchange counts so many bytes more than it has.
+pub(super) const MESSAGE: u64 = 64;
 /// How much memory is taken at a time for what is copied.
 const TAIL: usize = 64 * 1024;
 
@@ -29,6 +32,8 @@ pub(super) struct Outbox {
     lent: HashMap<u32, u64>,
     /// How many bytes were put in, ever.
     appended: u64,
+    /// Bytes of messages that are not sent in one frame.
+    large: usize,
     /// Flows that have something to say and may, in their turn.
     rotation: VecDeque<u32>,
 }
@@ -40,6 +45,9 @@ struct Flow {
     queued: usize,
     credit: u64,
     in_rotation: bool,
+    /// Whose it is: numbers of streams are used again.
+    owner: u64,
+    is_exchange: bool,
     /// Nothing follows what is queued.
     ends: bool,
 }
@@ -85,6 +93,7 @@ impl Outbox {
             flows: HashMap::new(),
             lent: HashMap::new(),
             appended: 0,
+            large: 0,
             rotation: VecDeque::new(),
         }
     }
@@ -117,30 +126,36 @@ impl Outbox {
         let flow = self.flows.entry(stream).or_default();
         flow.credit = flow.credit.saturating_add(credit);
         flow.ends = true;
+        self.large = self.large.saturating_add(bytes.len());
         flow.push(Long { bytes, zip, begun: false, end: true, opening: Some(opening) });
         self.schedule(stream);
     }
 
     /// §7.6: the stream is an exchange from here on.
-    pub(super) fn begin_exchange(&mut self, stream: u32) {
-        let credit = self.stream_window;
-        self.flows.insert(stream, Flow { credit, ..Flow::default() });
+    pub(super) fn begin_exchange(&mut self, place: Place) {
+        let (credit, owner) = (self.stream_window, place.generation);
+        let flow = Flow { credit, owner, is_exchange: true, ..Flow::default() };
+        self.flows.insert(place.stream, flow);
     }
 
     /// A message of an exchange, or with `end` that there are no more; false if it is over.
-    pub(super) fn message(&mut self, stream: u32, bytes: Bytes, end: bool) -> bool {
-        let Some(flow) = self.flows.get_mut(&stream).filter(|flow| !flow.ends) else {
+    pub(super) fn message(&mut self, place: Place, bytes: Bytes, end: bool) -> bool {
+        let Place { stream, generation } = place;
+        let flow = self.flows.get_mut(&stream);
+        let Some(flow) = flow.filter(|flow| flow.owner == generation && !flow.ends) else {
             return false;
         };
         flow.ends = end;
+        self.large = self.large.saturating_add(bytes.len());
         flow.push(Long { bytes, zip: false, begun: false, end, opening: None });
         self.schedule(stream);
         true
     }
 
     /// How much of an exchange waits to be written; `None` if it is over.
-    pub(super) fn queued(&self, stream: u32) -> Option<usize> {
-        self.flows.get(&stream).map(|flow| flow.queued)
+    pub(super) fn queued(&self, place: Place) -> Option<usize> {
+        let flow = self.flows.get(&place.stream)?;
+        (flow.owner == place.generation && !flow.ends).then_some(flow.queued)
     }
 
     /// §7.4, §7.6: the peer has made room.
@@ -155,7 +170,19 @@ impl Outbox {
     /// Nothing more is said on that stream; true if something was about to be.
     pub(super) fn forget(&mut self, stream: u32) -> bool {
         self.give_back(stream);
-        self.flows.remove(&stream).is_some()
+        self.rotation.retain(|it| *it != stream);
+        let forgotten = self.flows.remove(&stream);
+        if let Some(flow) = &forgotten {
+            self.large = self.large.saturating_sub(flow.queued);
+        }
+        forgotten.is_some()
+    }
+
+    /// Forgets a message of which nothing was said yet; false if there is none.
+    pub(super) fn take_back(&mut self, stream: u32) -> bool {
+        let unsaid = |flow: &Flow| flow.queue.front().is_some_and(|it| it.opening.is_some());
+        let is_unsaid = self.flows.get(&stream).is_some_and(unsaid);
+        is_unsaid && self.forget(stream)
     }
 
     fn give_back(&mut self, stream: u32) {
@@ -172,6 +199,21 @@ impl Outbox {
 
     fn count(&mut self, bytes: usize) {
         self.appended = self.appended.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+
+    /// How much waits that is not part of large messages.
+    pub(super) fn waiting(&self) -> usize {
+        self.ready.remaining().saturating_add(self.tail.len())
+    }
+
+    /// How much waits that is, and whether some of it is of that stream.
+    pub(super) fn large(&self, stream: u32) -> (usize, bool) {
+        (self.large, self.flows.contains_key(&stream))
+    }
+
+    /// Whether nothing waits to be written, for credit neither; exchanges do not count.
+    pub(super) fn is_done(&self) -> bool {
+        self.is_empty() && self.flows.values().all(|flow| flow.is_exchange)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -193,15 +235,17 @@ impl Outbox {
         let Some(stream) = self.rotation.pop_front() else { return false };
         let Some(mut flow) = self.flows.remove(&stream) else { return true };
         flow.in_rotation = false;
-        let credit = usize::try_from(flow.credit).unwrap_or(usize::MAX);
+        let cost = flow.cost();
+        let credit = usize::try_from(flow.credit.saturating_sub(cost)).unwrap_or(usize::MAX);
         let part = flow.queue.front_mut().map(|long| long.next(credit.min(self.max_block)));
         let Some(Part { opening, flags, total, block }) = part else {
             self.flows.insert(stream, flow);
             return true;
         };
-        let sent = u64::try_from(block.len()).unwrap_or(u64::MAX);
+        let sent = u64::try_from(block.len()).unwrap_or(u64::MAX).saturating_add(cost);
         flow.credit = flow.credit.saturating_sub(sent);
         flow.queued = flow.queued.saturating_sub(block.len());
+        self.large = self.large.saturating_sub(block.len());
         let (kind, also, extensions, mut payload) = match opening {
             Some(it) => (it.kind, it.flags, it.extensions, it.payload),
             None => (Type::Data, Flags::NONE, BytesMut::new(), BytesMut::new()),
@@ -226,9 +270,11 @@ impl Outbox {
     fn schedule(&mut self, stream: u32) {
         let Some(flow) = self.flows.get_mut(&stream) else { return };
         let Some(first) = flow.queue.front() else { return };
-        // An announcement, or an empty message, needs no credit.
-        let free = !first.begun && (first.opening.is_some() || first.bytes.is_empty());
-        if !flow.in_rotation && (free || flow.credit > 0) {
+        // The announcement of a call needs no credit, and neither does the end of an exchange.
+        let free = !first.begun && (first.opening.is_some() || first.end);
+        let cost = flow.cost();
+        let enough = flow.credit > cost || (flow.credit == cost && first.bytes.is_empty());
+        if !flow.in_rotation && (free || enough) {
             flow.in_rotation = true;
             self.rotation.push_back(stream);
         }
@@ -265,6 +311,12 @@ struct Part {
 }
 
 impl Flow {
+    /// §7.6: what a message of an exchange costs besides its bytes, with its first block.
+    fn cost(&self) -> u64 {
+        let begins = self.queue.front().is_some_and(|first| !first.begun && !first.end);
+        if self.is_exchange && begins { MESSAGE } else { 0 }
+    }
+
     fn push(&mut self, long: Long) {
         self.queued = self.queued.saturating_add(long.bytes.len());
         self.queue.push_back(long);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
@@ -12,10 +12,12 @@ use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::assembly::{Assembly, Message, Room, body};
 use super::exchange::Inbox;
 use super::io::common;
+use super::slots::Place;
 use super::{Connection, lock, reply_payload};
 use crate::context::Context;
 use crate::event::{Amount, Called, Event, Side, Times, Way};
@@ -23,6 +25,9 @@ use crate::functions::{Function, Running};
 use crate::policy::Policy;
 use crate::proto::v2::{Block, Extensions, Flags, Frame, Open, Type, fail_payload};
 use crate::{Body, Codec, Error, Executed, Functions, Kind, TraceParent};
+
+/// So many casts of one connection run at a time: their numbers are free at once.
+const CASTS: usize = 4096;
 
 /// What a server offers, to whom, and how much of it at a time.
 #[derive(Debug)]
@@ -33,13 +38,24 @@ pub(crate) struct Service {
     pub(crate) places: Arc<Semaphore>,
 }
 
-/// The calls of one connection that are not answered yet, by the numbers of their streams.
+/// The calls of one connection that are not answered yet, by the numbers of their streams. Its lock may
+/// be held while something is put into the outbox, never the other way round.
 #[derive(Debug, Default)]
 pub(super) struct Served {
-    open: Mutex<HashMap<u32, Serving>>,
+    open: Mutex<Table>,
+    /// Calls and casts that run, or are about to.
     count: AtomicUsize,
+    casts: AtomicUsize,
     idle: Notify,
     draining: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    all: HashMap<u32, (u64, Serving)>,
+    generation: u64,
+    /// What came of arguments for which there is no room yet.
+    unasked: u64,
 }
 
 #[derive(Debug)]
@@ -63,6 +79,9 @@ enum Serving {
 struct Coming {
     assembly: Assembly,
     call: Call,
+    service: Arc<Service>,
+    /// Makes room, and gives up when that takes too long.
+    receiving: Option<AbortOnDropHandle<()>>,
 }
 
 /// What is known of a call before it runs.
@@ -72,12 +91,51 @@ struct Call {
     function: Function,
     way: Way,
     quiet: bool,
+    acknowledged: bool,
     deadline: Option<Instant>,
     extensions: Bytes,
     attempt: u32,
     trace: Option<TraceParent>,
     begun: Option<Instant>,
-    _place: OwnedSemaphorePermit,
+    place: Option<OwnedSemaphorePermit>,
+    /// It counts as long as it lives.
+    _counted: Counted,
+}
+
+/// A call that a server that stops waits for.
+#[derive(Debug)]
+struct Counted(Arc<Connection>);
+
+impl Counted {
+    fn new(connection: &Arc<Connection>) -> Self {
+        connection.served.count.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(connection))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if self.0.served.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.served.idle.notify_waiters();
+        }
+    }
+}
+
+/// A cast that runs.
+#[derive(Debug)]
+struct Casting(Arc<Connection>);
+
+impl Casting {
+    fn new(connection: &Arc<Connection>) -> Self {
+        connection.served.casts.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(connection))
+    }
+}
+
+impl Drop for Casting {
+    fn drop(&mut self) {
+        self.0.served.casts.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Served {
@@ -85,7 +143,7 @@ impl Served {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Waits until no call is open.
+    /// Waits until nothing runs.
     pub(super) async fn idle(&self) {
         loop {
             let idle = self.idle.notified();
@@ -98,25 +156,41 @@ impl Served {
 
     /// The connection is gone: nobody waits for what runs.
     pub(super) fn end(&self) {
-        for (_, serving) in lock(&self.open).drain() {
+        let all = std::mem::take(&mut lock(&self.open).all);
+        for (_, (_, serving)) in all {
             serving.stop();
         }
-        self.count.store(0, Ordering::Release);
-        self.idle.notify_waiters();
+    }
+}
+
+impl Table {
+    fn insert(&mut self, stream: u32, serving: Serving) -> Place {
+        let place = self.next(stream);
+        self.all.insert(stream, (place.generation, serving));
+        place
     }
 
-    fn insert(&self, stream: u32, serving: Serving) {
-        if lock(&self.open).insert(stream, serving).is_none() {
-            self.count.fetch_add(1, Ordering::AcqRel);
-        }
+    /// A place for what is about to be inserted.
+    fn next(&mut self, stream: u32) -> Place {
+        self.generation = self.generation.wrapping_add(1);
+        Place { stream, generation: self.generation }
     }
 
-    fn remove(&self, stream: u32) -> Option<Serving> {
-        let removed = lock(&self.open).remove(&stream);
-        if removed.is_some() && self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.idle.notify_waiters();
+    fn remove(&mut self, stream: u32) -> Option<Serving> {
+        let (_, serving) = self.all.remove(&stream)?;
+        if let Serving::Argument(coming) = &serving
+            && !coming.assembly.has_room()
+        {
+            let received = u64::try_from(coming.assembly.received()).unwrap_or(u64::MAX);
+            self.unasked = self.unasked.saturating_sub(received);
         }
-        removed
+        Some(serving)
+    }
+
+    /// Removes that call, and not another one with its number.
+    fn take(&mut self, place: Place) -> Option<Serving> {
+        let (generation, _) = self.all.get(&place.stream)?;
+        if *generation == place.generation { self.remove(place.stream) } else { None }
     }
 }
 
@@ -142,10 +216,13 @@ impl Connection {
         let Some(frame) = common(self, frame)? else { return Ok(()) };
         match frame {
             Frame::Open(open) => self.open(service, open).await,
-            Frame::Data { stream, flags, block } => self.argument(stream, flags, &block).await,
+            Frame::Data { stream, flags, block } => self.argument(stream, flags, &block),
             Frame::Cancel { stream } => {
+                let mut open = lock(&self.served.open);
                 let half_said = self.push(|outbox| outbox.forget(stream)) == Some(true);
-                let serving = self.served.remove(stream);
+                let serving = open.remove(stream);
+                drop(open);
+                self.room.notify_waiters();
                 if half_said || serving.is_some() {
                     serving.into_iter().for_each(Serving::stop);
                     let reason = "the caller does not wait any more";
@@ -153,7 +230,7 @@ impl Connection {
                 }
                 Ok(())
             }
-            other => Err(format!("a client does not say {other:?}")),
+            other => Err(format!("a client does not say {}", other.name())),
         }
     }
 
@@ -166,8 +243,8 @@ impl Connection {
         if flags.has(Flags::QUIET) && !flags.has(Flags::CAST) {
             return Err("a call wants no answer and is no cast".to_owned());
         }
-        let busy = self.served.count.load(Ordering::Acquire) > 0;
-        if busy && lock(&self.served.open).contains_key(&stream) {
+        let (large, half_said) = lock(&self.out).outbox.large(stream);
+        if half_said || lock(&self.served.open).all.contains_key(&stream) {
             return Err(format!("two calls have the number {stream}"));
         }
         let refused = |kind, reason: String| {
@@ -192,21 +269,29 @@ impl Connection {
         let Some(function) = service.functions.get(name) else {
             return refused(Kind::UnknownFunction, "no such function is offered".to_owned());
         };
-        let Ok(place) = Arc::clone(&service.places).try_acquire_owned() else {
+        // A long argument gets its place when it is there.
+        let place = Arc::clone(&service.places).try_acquire_owned().ok();
+        let crowded = flags.has(Flags::CAST) && self.served.casts.load(Ordering::Acquire) >= CASTS;
+        let behind = u64::try_from(large).unwrap_or(u64::MAX) > self.limits.large_messages;
+        // A client that does not take its large results gets no more of them.
+        if place.is_none() || crowded || behind {
             return refused(Kind::Overloaded, "the server has too many calls in flight".to_owned());
-        };
+        }
+        let place = place.filter(|_| !flags.has(Flags::MORE));
         let begun = (!self.observers.is_empty()).then(Instant::now);
         let mut call = Call {
             stream,
             function: function.clone(),
             way: if flags.has(Flags::CAST) { Way::Cast } else { Way::Call },
             quiet: flags.has(Flags::QUIET),
+            acknowledged: false,
             deadline: None,
             extensions: extensions.clone(),
             attempt: 1,
             trace: None,
             begun,
-            _place: place,
+            place,
+            _counted: Counted::new(self),
         };
         if timeout > 0 {
             call.deadline = Instant::now().checked_add(Duration::from_micros(timeout));
@@ -238,101 +323,143 @@ impl Connection {
         };
         let mut assembly = Assembly::new(total, flags.has(Flags::ZIP), codec);
         assembly.add(block)?;
-        self.served.insert(stream, Serving::Argument(Box::new(Coming { assembly, call })));
-        self.make_room(stream, total, move |connection, room| connection.roomed(stream, room));
-        Ok(())
+        self.check_windows(assembly.received(), 0)?;
+        let patience = call.deadline.unwrap_or_else(|| Instant::now() + self.limits.frame * 4);
+        let mut open = lock(&self.served.open);
+        let received = u64::try_from(assembly.received()).unwrap_or(u64::MAX);
+        open.unasked = open.unasked.saturating_add(received);
+        let unasked = open.unasked;
+        let service = Arc::clone(service);
+        let coming = Coming { assembly, call, service, receiving: None };
+        let place = open.insert(stream, Serving::Argument(Box::new(coming)));
+        let connection = Arc::clone(self);
+        let receiving = AbortOnDropHandle::new(tokio::spawn(async move {
+            let mut patience = pin!(tokio::time::sleep_until(patience));
+            tokio::select! {
+                room = connection.budget.room(total) => {
+                    room.into_iter().for_each(|room| connection.roomed(place, room));
+                    patience.await;
+                }
+                () = &mut patience => {}
+                () = connection.closed() => return,
+            }
+            connection.give_up(place);
+        }));
+        if let Some((_, Serving::Argument(coming))) = open.all.get_mut(&stream) {
+            coming.receiving = Some(receiving);
+        }
+        drop(open);
+        self.check_windows(0, unasked)
+    }
+
+    /// A long argument takes too long.
+    fn give_up(&self, place: Place) {
+        if let Some(Serving::Argument(coming)) = lock(&self.served.open).take(place) {
+            let reason = "the argument did not come in time";
+            let error = Error::new(Kind::Deadline, Executed::Never, reason);
+            self.finish(&coming.call, Amount::default(), Err(error));
+        }
     }
 
     /// A block of a long argument.
-    async fn argument(
-        self: &Arc<Self>,
-        stream: u32,
-        flags: Flags,
-        block: &Block,
-    ) -> Result<(), String> {
-        let coming = {
-            let mut open = lock(&self.served.open);
-            let coming = match open.get_mut(&stream) {
-                Some(Serving::Argument(coming)) => coming,
-                Some(Serving::Exchange { inbox, .. }) => {
-                    if flags.has(Flags::END) {
-                        *inbox = None;
-                        return Ok(());
-                    }
-                    let inbox = inbox.as_mut().ok_or("more after the end of an exchange")?;
-                    let grant = inbox.take(flags, block, self.limits.max_message)?;
-                    drop(open);
-                    self.grant(stream, grant);
+    fn argument(self: &Arc<Self>, stream: u32, flags: Flags, block: &Block) -> Result<(), String> {
+        let mut open = lock(&self.served.open);
+        match open.all.get_mut(&stream) {
+            Some((_, Serving::Argument(coming))) => {
+                coming.assembly.add(block)?;
+                let whole = coming.assembly.is_whole();
+                if whole != flags.has(Flags::END) {
+                    return Err("a long argument ends elsewhere than it was announced".to_owned());
+                }
+                let (has_room, received) = (coming.assembly.has_room(), coming.assembly.received());
+                if !has_room {
+                    let len = u64::try_from(block.bytes.len()).unwrap_or(u64::MAX);
+                    open.unasked = open.unasked.saturating_add(len);
+                    return self.check_windows(received, open.unasked);
+                }
+                if whole && let Some(Serving::Argument(coming)) = open.remove(stream) {
+                    self.begin(*coming);
+                }
+                Ok(())
+            }
+            Some((_, Serving::Exchange { inbox, .. })) => {
+                if flags.has(Flags::END) {
+                    *inbox = None;
                     return Ok(());
                 }
-                // The stream has ended meanwhile, by a refusal, say (§7.5).
-                Some(Serving::Running { .. }) | None => return Ok(()),
-            };
-            coming.assembly.add(block)?;
-            let whole = coming.assembly.is_whole();
-            if whole != flags.has(Flags::END) {
-                return Err("a long argument ends elsewhere than it was announced".to_owned());
+                let inbox = inbox.as_mut().ok_or("more after the end of an exchange")?;
+                let grant = inbox.take(flags, block, self.limits.max_message)?;
+                self.grant(stream, grant);
+                Ok(())
             }
-            if !whole || !coming.assembly.has_room() {
-                return Ok(());
-            }
-            drop(open);
-            self.served.remove(stream)
-        };
-        if let Some(Serving::Argument(coming)) = coming {
-            self.begin(*coming).await;
+            // The stream has ended meanwhile, by a refusal, say (§7.5).
+            Some((_, Serving::Running { .. })) | None => Ok(()),
         }
-        Ok(())
     }
 
-    /// There is room for a long argument.
-    fn roomed(self: &Arc<Self>, stream: u32, room: Room) {
+    /// There is room for a long argument: the client is told (§7.4).
+    fn roomed(self: &Arc<Self>, place: Place, room: Room) {
         let mut open = lock(&self.served.open);
-        let Some(Serving::Argument(coming)) = open.get_mut(&stream) else { return };
-        coming.assembly.set_room(room);
-        if !coming.assembly.is_whole() {
+        let Some((generation, Serving::Argument(coming))) = open.all.get_mut(&place.stream) else {
+            return;
+        };
+        if *generation != place.generation {
             return;
         }
-        drop(open);
-        if let Some(Serving::Argument(coming)) = self.served.remove(stream) {
-            let connection = Arc::clone(self);
-            tokio::spawn(async move { connection.begin(*coming).await });
+        coming.assembly.set_room(room);
+        let (whole, total) = (coming.assembly.is_whole(), coming.assembly.total());
+        let received = u64::try_from(coming.assembly.received()).unwrap_or(u64::MAX);
+        open.unasked = open.unasked.saturating_sub(received);
+        self.grant(place.stream, total);
+        if whole && let Some(Serving::Argument(coming)) = open.remove(place.stream) {
+            self.begin(*coming);
         }
     }
 
-    async fn begin(self: &Arc<Self>, coming: Coming) {
-        let Coming { assembly, call } = coming;
-        match assembly.message(self.limits.max_message, Executed::Never) {
-            Ok(message) => self.run(call, message).await,
-            Err(error) => self.finish(&call, Amount::default(), Err(error)),
-        }
+    /// A long argument is there. It is read in a task of its own: that may take a while.
+    fn begin(self: &Arc<Self>, coming: Coming) {
+        let Coming { assembly, mut call, service, receiving: _ } = coming;
+        let Ok(place) = Arc::clone(&service.places).try_acquire_owned() else {
+            let reason = "the server has too many calls in flight";
+            let error = Error::new(Kind::Overloaded, Executed::Never, reason);
+            return self.finish(&call, Amount::default(), Err(error));
+        };
+        call.place = Some(place);
+        let connection = Arc::clone(self);
+        tokio::spawn(async move {
+            match assembly.message(connection.limits.max_message, Executed::Never) {
+                Ok(message) => connection.run(call, message).await,
+                Err(error) => connection.finish(&call, Amount::default(), Err(error)),
+            }
+        });
     }
 
     /// Runs a function of messages both ways.
     fn begin_exchange(self: &Arc<Self>, mut call: Call, codec: Codec) {
         let Some(context) = self.context(&mut call) else { return };
         let stream = call.stream;
-        let (inbox, receiving, sending) = self.exchange(stream);
-        self.push(|outbox| outbox.begin_exchange(stream));
+        let mut open = lock(&self.served.open);
+        let place = open.next(stream);
+        let (inbox, receiving, sending) = self.exchange(place);
+        self.push(|outbox| outbox.begin_exchange(place));
         let running = call.function.run_exchange(context.clone(), codec, receiving, sending);
         let connection = Arc::clone(self);
-        let mut open = lock(&self.served.open);
         let task = tokio::spawn(async move {
             let result = until(call.deadline, running).await;
-            if connection.served.remove(stream).is_none() {
+            let mut open = lock(&connection.served.open);
+            if open.take(place).is_none() {
                 return;
             }
-            if result.is_ok() {
-                connection.push(|outbox| outbox.message(stream, Bytes::new(), true));
-            } else {
-                connection.push(|outbox| outbox.forget(stream));
-            }
+            connection.push(|outbox| match result.is_ok() {
+                true => outbox.message(place, Bytes::new(), true),
+                false => outbox.forget(stream),
+            });
+            drop(open);
             connection.finish(&call, Amount::default(), result);
         });
         let task = task.abort_handle();
-        if open.insert(stream, Serving::Exchange { inbox: Some(inbox), task, context }).is_none() {
-            self.served.count.fetch_add(1, Ordering::AcqRel);
-        }
+        let serving = Serving::Exchange { inbox: Some(inbox), task, context };
+        open.all.insert(stream, (place.generation, serving));
     }
 
     /// What travelled with a call; `None`: it breaks the protocol.
@@ -365,13 +492,18 @@ impl Connection {
         let Message { body, room, blocks } = argument;
         let received = Amount { bytes: body.bytes.len() as u64, blocks };
         let mut running = call.function.run(context, body);
-        if call.way == Way::Cast && !call.quiet {
-            self.frame(Type::Ack, Flags::NONE, call.stream, &[], &Bytes::new());
-        }
         if call.deadline.is_some_and(|at| at <= Instant::now()) {
             let reason = "the time was over before it began";
             let error = Error::new(Kind::Deadline, Executed::Never, reason);
             return self.finish(&call, received, Err(error));
+        }
+        if call.way == Way::Cast {
+            // From here on it is nobody's any more, and runs to its end.
+            call.acknowledged = true;
+            call.deadline = None;
+            if !call.quiet {
+                self.frame(Type::Ack, Flags::NONE, call.stream, &[], &Bytes::new());
+            }
         }
         let first = poll_fn(|waker| Poll::Ready(Pin::new(&mut running).poll(waker))).await;
         match first {
@@ -388,22 +520,29 @@ impl Connection {
         let stream = call.stream;
         let context = running.context().clone();
         let connection = Arc::clone(self);
-        // A cast is nobody's any more: its number is free, and it runs to its end.
-        let is_cast = call.way == Way::Cast;
+        if call.way == Way::Cast {
+            // Its number is free, and it runs to its end.
+            let casting = Casting::new(self);
+            tokio::spawn(async move {
+                let _room = room;
+                let result = running.await;
+                drop(casting);
+                connection.finish(&call, received, result);
+            });
+            return;
+        }
         let mut open = lock(&self.served.open);
+        let place = open.next(stream);
         let task = tokio::spawn(async move {
             let _room = room;
             let result = until(call.deadline, running).await;
-            if is_cast || connection.served.remove(stream).is_some() {
+            let running = lock(&connection.served.open).take(place);
+            if running.is_some() {
                 connection.finish(&call, received, result);
             }
         });
-        if !is_cast {
-            let serving = Serving::Running { task: task.abort_handle(), context };
-            if open.insert(stream, serving).is_none() {
-                self.served.count.fetch_add(1, Ordering::AcqRel);
-            }
-        }
+        let serving = Serving::Running { task: task.abort_handle(), context };
+        open.all.insert(stream, (place.generation, serving));
     }
 
     /// Answers.
@@ -435,6 +574,9 @@ impl Connection {
                 Err(error) => self.fail(call.stream, error),
             }
         } else if let Err(error) = &result {
+            if !call.acknowledged && !call.quiet {
+                self.fail(call.stream, error);
+            }
             self.tell(&Event::CastLost { function: call.function.name(), error });
         }
         let Some(begun) = call.begun else { return };

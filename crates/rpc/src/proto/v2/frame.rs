@@ -139,6 +139,27 @@ pub(crate) enum FrameError {
     Checksum,
 }
 
+impl Frame {
+    /// What it is; nothing of what it says.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Hello(_) => "HELLO",
+            Self::Auth(_) => "AUTH",
+            Self::Open(_) => "OPEN",
+            Self::Data { .. } => "DATA",
+            Self::Reply { .. } => "REPLY",
+            Self::Fail { .. } => "FAIL",
+            Self::Ack { .. } => "ACK",
+            Self::Cancel { .. } => "CANCEL",
+            Self::Credit { .. } => "CREDIT",
+            Self::Ping(_) => "PING",
+            Self::Pong(_) => "PONG",
+            Self::Goaway { .. } => "GOAWAY",
+            Self::Unknown => "a frame of a later version",
+        }
+    }
+}
+
 impl Flags {
     pub(crate) const NONE: Self = Self(0);
     pub(crate) const END: Self = Self(1);

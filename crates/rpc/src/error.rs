@@ -249,7 +249,7 @@ impl std::error::Error for Error {}
 
 impl Diagnostic for Error {
     fn code(&self) -> Code {
-        Code(800 + u16::from(self.0.kind.number()))
+        Code(850 + u16::from(self.0.kind.number()))
     }
 
     fn hint(&self) -> Option<String> {
@@ -288,7 +288,7 @@ mod tests {
             let error = Error::new(kind, Executed::Never, "no");
             assert_eq!(
                 error.code().to_string(),
-                format!("MX{:04}", 800 + u16::from(kind.number()))
+                format!("MX{:04}", 850 + u16::from(kind.number()))
             );
         }
         for executed in [Executed::Never, Executed::Maybe, Executed::Yes] {

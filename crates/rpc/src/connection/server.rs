@@ -337,7 +337,9 @@ impl Connection {
             let mut patience = pin!(tokio::time::sleep_until(patience));
             tokio::select! {
                 room = connection.budget.room(total) => {
-                    room.into_iter().for_each(|room| connection.roomed(place, room));
+                    if let Some(room) = room {
+                        connection.roomed(place, room);
+                    }
                     patience.await;
                 }
                 () = &mut patience => {}

@@ -234,7 +234,8 @@ async fn the_first_bytes_tell_which_version_is_spoken() {
     let old = meshx_rpc::v1::ServerOptions::default();
     let server = Server::new(functions()).listen(listen).also_v1(old).unwrap().start();
     let new = Client::to(dial.clone()).start();
-    let old = meshx_rpc::v1::Client::new(dial.clone(), Default::default()).unwrap();
+    let old =
+        meshx_rpc::v1::Client::new(dial.clone(), meshx_rpc::v1::ClientOptions::default()).unwrap();
     for _ in 0..3 {
         assert_eq!(new.call::<_, u32>("add", &(1, 2)).await.unwrap(), 3);
         assert_eq!(old.call::<_, u32>("add", &(1, 2)).await.unwrap(), 3);

@@ -108,7 +108,7 @@ fn errors_say_who_failed_and_have_a_status_each() {
     let call = |arguments: &[&str]| error(&mesh, &[&["rpc", "call", address], arguments].concat());
 
     let (code, failed) = call(&["fail", r#"{"cart": 7}"#]);
-    assert_eq!((code, &failed["code"]), (1, &json!("MX0801")), "{failed}");
+    assert_eq!((code, &failed["code"]), (1, &json!("MX0851")), "{failed}");
     assert_eq!(failed["rpc"]["value"], json!({"cart": 7}), "{failed}");
     assert_eq!(failed["rpc"]["executed"], "yes");
     let text = mesh.cli(&["rpc", "call", address, "fail", r#"{"cart": 7}"#]);
@@ -208,7 +208,7 @@ fn who_has_another_key_is_not_let_in() {
         let function: &[&str] = if command == "call" { &["add", "[1, 2]"] } else { &[] };
         let words = [&words[..], function, &["--key-file", &wrong]].concat();
         let (code, failed) = error(&mesh, &words);
-        assert_eq!((code, &failed["code"]), (5, &json!("MX0803")), "{failed}");
+        assert_eq!((code, &failed["code"]), (5, &json!("MX0853")), "{failed}");
         assert!(failed["hint"].as_str().unwrap().contains("--key-file"), "{failed}");
     }
     let open = Server::start(&mesh, &[]);
@@ -414,7 +414,7 @@ fn asked_by_name(kind: ControlPlane) {
     let ping = mesh.json(&["rpc", "ping", "math"]);
     assert_eq!((&ping["address"], &ping["service"]), (&json!("math"), &json!("math")), "{ping}");
     let (code, failed) = error(&mesh, &call);
-    assert_eq!((code, &failed["code"]), (5, &json!("MX0803")), "{failed}");
+    assert_eq!((code, &failed["code"]), (5, &json!("MX0853")), "{failed}");
     assert!(failed["message"].as_str().unwrap().starts_with("add at math: "), "{failed}");
     let (code, failed) = error(&mesh, &["rpc", "call", "nobody", "add"]);
     assert_eq!((code, &failed["code"]), (4, &json!("MX0201")), "{failed}");

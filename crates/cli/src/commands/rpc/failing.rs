@@ -76,7 +76,7 @@ mod tests {
         ] {
             let failure = failure(&Error::new(kind, Executed::Maybe, "why").of("f"));
             assert_eq!(failure.exit, exit, "{kind:?}");
-            assert_eq!(failure.code.0, 800 + u16::from(kind.number()));
+            assert_eq!(failure.code.0, 850 + u16::from(kind.number()));
             assert_eq!(failure.rpc.unwrap()["kind"], kind.token());
         }
     }

@@ -68,6 +68,13 @@ pub struct Call<'c> {
     metadata: Metadata,
 }
 
+/// How long a call may take.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    begun: Instant,
+    until: Instant,
+}
+
 impl Client {
     /// To the service that this leads to.
     pub fn to(dial: impl Dial) -> ClientBuilder {
@@ -116,8 +123,9 @@ impl Client {
     ) -> Result<Vec<(Peer, Result<R, Error>)>, Error> {
         let call = self.function(function);
         let argument = call.encode(argument)?;
-        let deadline = call.deadline();
-        self.0.pool.pick(Some(deadline), None).await?;
+        let patience = call.patience();
+        let picked = self.0.pool.pick(patience, None).await;
+        picked.map_err(|error| error.of(function))?;
         let mut instances: Vec<Arc<Connection>> = Vec::new();
         for connection in self.0.pool.up() {
             if instances.iter().all(|it| it.instance != connection.instance) {
@@ -126,15 +134,17 @@ impl Client {
         }
         let mut running = Vec::new();
         for connection in instances {
-            let pending = call.send(&connection, &argument, deadline, (1, call.trace()), Way::Call);
+            let until = patience.until;
+            let pending = call.send(&connection, &argument, until, (1, call.trace()), Way::Call);
             running.push((connection, pending));
         }
         let mut answers = Vec::new();
         for (connection, pending) in running {
             let answer = match pending {
-                Ok(mut pending) => within(deadline, pending.answer()).await,
+                Ok(mut pending) => within(patience, pending.answer()).await,
                 Err(error) => Err(error),
             };
+            let answer = answer.map_err(|error| error.of(function).at(&connection.peer.address));
             let result = answer.and_then(|message| call.decode(&message.body));
             answers.push((Peer::clone(&connection.peer), result));
         }
@@ -280,13 +290,19 @@ impl Call<'_> {
         self.attempts(&argument, Way::Cast).await.map(drop)
     }
 
-    /// Asks for the function to be run, and waits for nothing but a connection. Whether it was, nobody
-    /// says; what surely did not get out is an error here, and an event. Up to 32 KiB.
+    /// Asks for the function to be run, and waits for nothing but a connection that is not behind with
+    /// writing. Whether it was, nobody says; what surely did not get out is an error here, and an
+    /// event. Up to 32 KiB.
     pub async fn fire<A: Serialize + ?Sized>(self, argument: &A) -> Result<(), Error> {
         let argument = self.encode(argument)?;
-        let pool = &self.client.0.pool;
+        let Inside { pool, queue, .. } = &*self.client.0;
+        let patience = self.patience();
         let fired = async {
-            let connection = pool.pick(Some(self.deadline()), None).await?;
+            let _turn = queue.acquire().await;
+            let connection = pool.pick(patience, None).await?;
+            // What nobody answers is not more than the connection writes.
+            connection.drained().await;
+            connection.check(argument.bytes.len())?;
             let extensions = self.extensions(1, self.trace())?;
             let request = Request {
                 function: self.function,
@@ -297,7 +313,11 @@ impl Call<'_> {
             };
             connection.fire(&request)
         };
-        let fired = fired.await.map_err(|error| error.of(self.function));
+        let fired = tokio::time::timeout_at(patience.until, fired).await.unwrap_or_else(|_| {
+            let reason = format!("it could not be written within {:?}", patience.whole());
+            Err(Error::new(Kind::Overloaded, Executed::Never, reason).at(&pool.address()))
+        });
+        let fired = fired.map_err(|error| error.of(self.function));
         fired.map(drop).inspect_err(|error| {
             pool.own.observers.tell(&Event::CastLost { function: self.function, error });
         })
@@ -309,7 +329,8 @@ impl Call<'_> {
         self,
     ) -> Result<(Outgoing<O>, Incoming<I>), Error> {
         let pool = &self.client.0.pool;
-        let connection = pool.pick(Some(self.deadline()), None).await?;
+        let picked = pool.pick(self.patience(), None).await;
+        let connection = picked.map_err(|error| error.of(self.function))?;
         let nothing = Body { codec: self.codec, bytes: bytes::Bytes::new() };
         let inherited = Context::current().and_then(|context| context.remaining());
         let own = (self.timeout != self.client.0.timeout).then_some(self.timeout);
@@ -339,14 +360,12 @@ impl Call<'_> {
         })
     }
 
-    /// §7.8: no later than what is left of the call that this is a part of.
-    fn deadline(&self) -> Instant {
-        let now = Instant::now();
-        let own = now.checked_add(self.timeout).unwrap_or(now + Duration::from_hours(24));
-        match Context::current().and_then(|context| context.deadline()) {
-            Some(inherited) => own.min(inherited),
-            None => own,
-        }
+    /// §7.8: no longer than what is left of the call that this is a part of.
+    fn patience(&self) -> Patience {
+        let begun = Instant::now();
+        let own = begun.checked_add(self.timeout).unwrap_or(begun + Duration::from_hours(24));
+        let inherited = Context::current().and_then(|context| context.deadline());
+        Patience { begun, until: inherited.map_or(own, |inherited| own.min(inherited)) }
     }
 
     /// Its place in the trace of the call that this is a part of, or in that of its metadata.
@@ -397,7 +416,8 @@ impl Call<'_> {
     /// Makes the call, again where that is right (§8.3).
     async fn attempts(&self, argument: &Body, way: Way) -> Result<Message, Error> {
         let Inside { pool, queue, retries, budget, .. } = &*self.client.0;
-        let deadline = self.deadline();
+        let patience = self.patience();
+        let deadline = patience.until;
         budget.earn();
         let mut made = 0;
         let mut avoided = None;
@@ -410,14 +430,23 @@ impl Call<'_> {
             let trace = self.trace();
             let attempt = async {
                 let _turn = queue.acquire().await;
-                let connection = pool.pick(Some(deadline), avoided.as_ref()).await?;
-                times.queue = begun.elapsed();
-                used = Some(Arc::clone(&connection));
-                let mut pending = self.send(&connection, argument, deadline, (made, trace), way)?;
+                let _leaves = Leaves(pool);
+                let mut pending = loop {
+                    let connection = pool.pick(patience, avoided.as_ref()).await?;
+                    times.queue = begun.elapsed();
+                    used = Some(Arc::clone(&connection));
+                    match self.send(&connection, argument, deadline, (made, trace), way) {
+                        // Another call was faster: there will be a place.
+                        Err(error) if error.kind() == Kind::Overloaded => {
+                            tokio::task::yield_now().await;
+                        }
+                        sent => break sent?,
+                    }
+                };
                 sent = pending.sent;
                 pending.answer().await
             };
-            let result = within(deadline, attempt).await;
+            let result = within(patience, attempt).await;
             let result = result.map_err(|error| error.of(self.function));
             if !pool.own.observers.is_empty() {
                 times.exec = begun.elapsed().saturating_sub(times.queue);
@@ -466,14 +495,32 @@ impl Call<'_> {
     }
 }
 
+impl Patience {
+    /// All of it, in whole milliseconds.
+    fn whole(self) -> Duration {
+        let whole = self.until.saturating_duration_since(self.begun).as_millis();
+        Duration::from_millis(u64::try_from(whole).unwrap_or(u64::MAX))
+    }
+}
+
 /// §7.8, at the caller.
 async fn within<T>(
-    deadline: Instant,
+    patience: Patience,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
-    tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| {
-        Err(Error::new(Kind::Deadline, Executed::Maybe, "no answer came in time"))
+    tokio::time::timeout_at(patience.until, work).await.unwrap_or_else(|_| {
+        let reason = format!("no answer came within {:?}", patience.whole());
+        Err(Error::new(Kind::Deadline, Executed::Maybe, reason))
     })
+}
+
+/// A call that ends, however it does, leaves its place to another.
+struct Leaves<'p>(&'p Pool);
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        self.0.freed();
+    }
 }
 
 impl std::fmt::Debug for DialTo {

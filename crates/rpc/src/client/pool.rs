@@ -1,44 +1,80 @@
 //! The connections of a client.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use meshx_rt::Backoff;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use super::Patience;
 use crate::connection::{self, Connection, Introduction};
 use crate::event::Event;
 use crate::transport::Dial;
 use crate::{Error, Executed, Kind};
 
-/// The first and the longest pause between two attempts to connect.
+/// The first and the longest pause between two attempts to connect, of each place.
 const FIRST: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_secs(2);
+/// A transport that is not done by then is given up; the handshake has a limit of its own.
+const DIALLING: Duration = Duration::from_secs(30);
+/// Who waits for a place among the calls of a connection looks again after this long: the peer may have
+/// ended one that was cancelled.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// So many connections to one service.
 pub(super) struct Pool {
     dial: Arc<dyn Dial>,
-    pub(super) own: Introduction,
+    pub(super) own: Arc<Introduction>,
     places: Vec<Place>,
-    /// A connection was made.
-    made: Notify,
     age: Option<Duration>,
+    /// A connection was made, or could not be.
+    changed: Notify,
+    /// A call has ended, and somebody waited for that.
+    freed: Notify,
+    /// Held by the first of those who wait; the others follow in their order.
+    turn: tokio::sync::Mutex<()>,
+    /// How many wait because all connections have as many calls as they take.
+    crowd: AtomicUsize,
+    /// The client is gone: what is dialled or was replaced is, too.
+    ended: CancellationToken,
 }
 
 /// One of them.
 #[derive(Debug, Default)]
-struct Place {
-    up: Mutex<Option<Up>>,
-    /// Held by who dials.
-    dialling: tokio::sync::Mutex<()>,
+struct Place(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    up: Option<Up>,
+    /// A task is making one. It belongs to no call, so that none that gives up takes it along.
+    dialling: bool,
+    failed: Option<Failed>,
 }
 
 #[derive(Debug)]
 struct Up {
     connection: Arc<Connection>,
-    /// From then on it takes no new calls, and another is made.
+    /// From then on another is made, which takes its place.
     until: Option<Instant>,
+}
+
+/// The last attempt came to nothing.
+#[derive(Debug)]
+struct Failed {
+    why: Error,
+    backoff: Backoff,
+    not_before: Instant,
+}
+
+/// Why there is no connection for a call right now.
+enum Lack {
+    /// None is up.
+    Connection,
+    /// Each has as many calls as its peer takes.
+    Room(u32),
 }
 
 impl Pool {
@@ -48,8 +84,17 @@ impl Pool {
         connections: usize,
         age: Option<Duration>,
     ) -> Self {
-        let places = (0..connections.max(1)).map(|_| Place::default()).collect();
-        Self { dial, own, places, made: Notify::new(), age }
+        Self {
+            dial,
+            own: Arc::new(own),
+            places: (0..connections.max(1)).map(|_| Place::default()).collect(),
+            age,
+            changed: Notify::new(),
+            freed: Notify::new(),
+            turn: tokio::sync::Mutex::new(()),
+            crowd: AtomicUsize::new(0),
+            ended: CancellationToken::new(),
+        }
     }
 
     pub(super) fn address(&self) -> String {
@@ -57,144 +102,295 @@ impl Pool {
     }
 
     /// A connection for a call: the less busy one of two, not `avoided` if there is another. Waits for
-    /// one until `deadline`.
+    /// one, and for a place among its calls, as long as the caller does.
     pub(super) async fn pick(
         self: &Arc<Self>,
-        deadline: Option<Instant>,
+        patience: Patience,
         avoided: Option<&Arc<Connection>>,
     ) -> Result<Arc<Connection>, Error> {
-        let mut up = self.up();
+        // Who waits for a place already goes first.
+        let lack = match self.choose(avoided) {
+            Ok(connection) if self.crowd.load(Ordering::Relaxed) == 0 => return Ok(connection),
+            Ok(connection) => Lack::Room(connection.most_calls()),
+            Err(lack) => lack,
+        };
+        let _crowded = matches!(lack, Lack::Room(_)).then(|| Crowded::new(&self.crowd));
+        let mut last = lack;
+        let found = async {
+            let _turn = self.turn.lock().await;
+            loop {
+                let (changed, freed) = (self.changed.notified(), self.freed.notified());
+                let next = match self.choose(avoided) {
+                    Ok(connection) => return connection,
+                    Err(Lack::Connection) => self.next_attempt(),
+                    Err(Lack::Room(_)) => Some(Instant::now() + LOOK),
+                };
+                let looks_again = async {
+                    match next {
+                        Some(at) => tokio::time::sleep_until(at).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = changed => {}
+                    () = freed => {}
+                    () = looks_again => {}
+                }
+            }
+        };
+        let found = tokio::time::timeout_at(patience.until, found).await;
+        found.map_err(|_| {
+            // As it is now, for the words.
+            if let Err(lack) = self.choose(avoided) {
+                last = lack;
+            }
+            self.lacking(&last, patience)
+        })
+    }
+
+    /// A call has ended.
+    pub(super) fn freed(&self) {
+        if self.crowd.load(Ordering::Relaxed) > 0 {
+            self.freed.notify_one();
+        }
+    }
+
+    /// Those that take calls.
+    pub(super) fn up(&self) -> Vec<Arc<Connection>> {
+        self.places.iter().filter_map(|place| place.open(Instant::now())).map(|it| it.0).collect()
+    }
+
+    /// One that takes a call at once. Those that are missing, or too old, are made in the background.
+    fn choose(
+        self: &Arc<Self>,
+        avoided: Option<&Arc<Connection>>,
+    ) -> Result<Arc<Connection>, Lack> {
+        let now = Instant::now();
+        let mut all_new = true;
+        let mut up = Vec::with_capacity(self.places.len());
+        for place in &self.places {
+            let open = place.open(now);
+            all_new &= matches!(open, Some((_, true)));
+            up.extend(open.map(|it| it.0));
+        }
+        if !all_new {
+            self.fill(up.is_empty(), now);
+        }
+        let most = up.first().ok_or(Lack::Connection)?.most_calls();
+        up.retain(|it| !it.is_full());
         if let Some(avoided) = avoided
             && up.iter().any(|it| !Arc::ptr_eq(it, avoided))
         {
             up.retain(|it| !Arc::ptr_eq(it, avoided));
         }
-        self.fill(up.len());
         match &*up {
-            [] => self.wait(deadline).await,
+            [] => Err(Lack::Room(most)),
             [one] => Ok(Arc::clone(one)),
             several => {
                 let first = meshx_rt::random::below(several.len());
                 let step = 1 + meshx_rt::random::below(several.len() - 1);
                 let pair = [several.get(first), several.get((first + step) % several.len())];
                 let least = pair.into_iter().flatten().min_by_key(|it| it.in_flight());
-                least.map(Arc::clone).ok_or_else(|| self.unreachable("there is none"))
+                least.map(Arc::clone).ok_or(Lack::Room(most))
             }
         }
     }
 
-    /// Those that take calls.
-    pub(super) fn up(&self) -> Vec<Arc<Connection>> {
-        let places = self.places.iter();
-        places.filter_map(Place::open).collect()
-    }
-
-    /// Makes those that are missing, in the background.
-    fn fill(self: &Arc<Self>, up: usize) {
-        if up == 0 || up >= self.places.len() {
-            return;
-        }
-        for at in 0..self.places.len() {
-            let free = |place: &Place| place.open().is_none() && place.dialling.try_lock().is_ok();
-            if self.places.get(at).is_some_and(free) {
-                let pool = Arc::clone(self);
-                tokio::spawn(async move {
-                    if let Some(place) = pool.places.get(at) {
-                        // Who needs one is told by its own attempt.
-                        drop(pool.dial_into(place).await);
-                    }
-                });
+    /// Begins to make what is missing. Where there is none at all, one is made first: it tells
+    /// whether it is worth it.
+    fn fill(self: &Arc<Self>, one: bool, now: Instant) {
+        let places = if one { 1 } else { self.places.len() };
+        for (at, place) in self.places.iter().enumerate().take(places) {
+            let mut state = place.lock();
+            let is_early = state.failed.as_ref().is_some_and(|it| now < it.not_before);
+            let is_good =
+                state.up.as_ref().is_some_and(|up| up.connection.is_open() && !up.is_old(now));
+            if is_good || is_early || state.dialling {
+                continue;
             }
+            state.dialling = true;
+            let gone = state.up.take_if(|up| !up.connection.is_open());
+            drop(state);
+            if let Some(gone) = gone {
+                self.retire(gone.connection);
+            }
+            self.dial(at);
         }
     }
 
-    /// Waits until there is one, or the time is over.
-    async fn wait(&self, deadline: Option<Instant>) -> Result<Arc<Connection>, Error> {
-        let mut backoff = Backoff::new(FIRST, LONGEST);
-        let mut last = None;
-        let some = async {
-            loop {
-                let made = self.made.notified();
-                if let Some(connection) = self.up().first() {
-                    return Arc::clone(connection);
-                }
-                // Who waits shares the attempt, and its failure is its own.
-                if let Some(place) = self.places.first() {
-                    match self.dial_into(place).await {
-                        Ok(connection) => return connection,
-                        Err(error) => last = Some(error),
-                    }
-                }
-                tokio::select! {
-                    () = made => {}
-                    () = tokio::time::sleep(backoff.step()) => {}
-                }
+    /// Makes one, in a task of its own.
+    fn dial(self: &Arc<Self>, at: usize) {
+        let attempt = Attempt { pool: Arc::downgrade(self), at, is_over: false };
+        let (dial, own, ended) =
+            (Arc::clone(&self.dial), Arc::clone(&self.own), self.ended.clone());
+        tokio::spawn(async move {
+            let made = async {
+                let address = dial.address();
+                let dialled = tokio::time::timeout(DIALLING, dial.dial()).await;
+                let stream = match dialled {
+                    Ok(Ok(stream)) => Ok(stream),
+                    Ok(Err(error)) => Err(error.to_string()),
+                    Err(_) => Err(format!("no connection within {DIALLING:?}")),
+                };
+                let stream = stream.map_err(|reason| {
+                    let error = unreachable(&reason, &address);
+                    own.observers.tell(&Event::Unreachable { address: &address, error: &error });
+                    error
+                })?;
+                connection::connect(stream, &own).await
+            };
+            tokio::select! {
+                made = made => attempt.ends(made),
+                () = ended.cancelled() => {}
+            }
+        });
+    }
+
+    /// What came of an attempt.
+    fn dialled(self: &Arc<Self>, at: usize, made: Result<Arc<Connection>, Error>) {
+        let Some(place) = self.places.get(at) else { return };
+        let mut state = place.lock();
+        state.dialling = false;
+        let old = match made {
+            Ok(connection) => {
+                state.failed = None;
+                let until = self.age.and_then(until);
+                state.up.replace(Up { connection, until })
+            }
+            Err(why) => {
+                let failed = state.failed.take();
+                let mut backoff =
+                    failed.map_or_else(|| Backoff::new(FIRST, LONGEST), |it| it.backoff);
+                let not_before = Instant::now() + backoff.step();
+                state.failed = Some(Failed { why, backoff, not_before });
+                None
             }
         };
-        match deadline {
-            None => Ok(some.await),
-            Some(at) => tokio::time::timeout_at(at, some).await.map_err(|_| {
-                last.unwrap_or_else(|| self.unreachable("no connection was made in time"))
-            }),
-        }
-    }
-
-    /// The connection of this place, made if need be by one at a time.
-    async fn dial_into(&self, place: &Place) -> Result<Arc<Connection>, Error> {
-        let _one_at_a_time = place.dialling.lock().await;
-        if let Some(connection) = place.open() {
-            return Ok(connection);
-        }
-        let address = self.dial.address();
-        let stream = self.dial.dial().await.map_err(|error| {
-            let error = self.unreachable(&error.to_string());
-            self.own.observers.tell(&Event::Unreachable { address: &address, error: &error });
-            error
-        })?;
-        let connection = connection::connect(stream, &self.own).await?;
-        let until = self.age.map(|age| {
-            // Not all at once: a tenth earlier or later.
-            let permille = 900 + u32::try_from(meshx_rt::random::below(200)).unwrap_or(100);
-            Instant::now() + age * permille / 1000
-        });
-        let old = lock(&place.up).replace(Up { connection: Arc::clone(&connection), until });
+        drop(state);
         if let Some(old) = old {
-            retire(old.connection);
+            self.retire(old.connection);
         }
-        self.made.notify_waiters();
-        Ok(connection)
+        self.changed.notify_waiters();
     }
 
-    fn unreachable(&self, reason: &str) -> Error {
-        Error::new(Kind::Transport, Executed::Never, reason).at(&self.dial.address())
+    /// When the first place may be tried again; `None`: that is told.
+    fn next_attempt(&self) -> Option<Instant> {
+        let state = self.places.first()?.lock();
+        if state.dialling {
+            return None;
+        }
+        Some(state.failed.as_ref().map_or_else(Instant::now, |it| it.not_before))
+    }
+
+    /// Why a call could not even be sent.
+    fn lacking(&self, lack: &Lack, patience: Patience) -> Error {
+        let whole = patience.whole();
+        match lack {
+            Lack::Room(most) => {
+                let reason = format!(
+                    "no place for the call within {whole:?}: the server takes {most} at a time on \
+                     a connection"
+                );
+                Error::new(Kind::Overloaded, Executed::Never, reason).at(&self.address())
+            }
+            Lack::Connection => {
+                let failed = self.places.iter().find_map(|place| {
+                    place.lock().failed.as_ref().map(|failed| failed.why.clone())
+                });
+                let reason = format!("no connection was made within {whole:?}");
+                failed.unwrap_or_else(|| unreachable(&reason, &self.address()))
+            }
+        }
+    }
+
+    /// Closes a connection that takes no calls when the last one on it has its answer, and the last
+    /// exchange has ended: calls have their deadlines, and exchanges last as long as they want.
+    fn retire(&self, connection: Arc<Connection>) {
+        let ended = self.ended.clone();
+        tokio::spawn(async move {
+            let reason = loop {
+                if connection.in_flight() == 0 {
+                    break "it is replaced";
+                }
+                tokio::select! {
+                    () = connection.closed() => return,
+                    () = ended.cancelled() => break "the client was dropped",
+                    () = tokio::time::sleep(Duration::from_millis(100)) => {}
+                }
+            };
+            connection.close(Error::new(Kind::Draining, Executed::Maybe, reason));
+        });
     }
 }
 
 impl Place {
-    /// Its connection, if that takes calls.
-    fn open(&self) -> Option<Arc<Connection>> {
-        let mut up = lock(&self.up);
-        let here = up.as_ref()?;
-        let is_old = here.until.is_some_and(|until| until <= Instant::now());
-        if here.connection.is_open() && !is_old {
-            return Some(Arc::clone(&here.connection));
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its connection, if that takes calls, and whether it is not too old.
+    fn open(&self, now: Instant) -> Option<(Arc<Connection>, bool)> {
+        let state = self.lock();
+        let up = state.up.as_ref().filter(|up| up.connection.is_open())?;
+        Some((Arc::clone(&up.connection), !up.is_old(now)))
+    }
+}
+
+impl Up {
+    fn is_old(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
+}
+
+/// One that is being made; whatever ends the task, its place is free for another attempt.
+struct Attempt {
+    pool: Weak<Pool>,
+    at: usize,
+    is_over: bool,
+}
+
+impl Attempt {
+    fn ends(mut self, made: Result<Arc<Connection>, Error>) {
+        self.is_over = true;
+        match (self.pool.upgrade(), made) {
+            (Some(pool), made) => pool.dialled(self.at, made),
+            (None, Ok(connection)) => connection.close(dropped()),
+            (None, Err(_)) => {}
         }
-        if let Some(old) = up.take() {
-            retire(old.connection);
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.upgrade().filter(|_| !self.is_over) {
+            let why = unreachable("the attempt to connect was given up", &pool.address());
+            pool.dialled(self.at, Err(why));
         }
-        None
+    }
+}
+
+/// Counts who waits for a place.
+struct Crowded<'p>(&'p AtomicUsize);
+
+impl<'p> Crowded<'p> {
+    fn new(crowd: &'p AtomicUsize) -> Self {
+        crowd.fetch_add(1, Ordering::Relaxed);
+        Self(crowd)
+    }
+}
+
+impl Drop for Crowded<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        self.ended.cancel();
         for place in &self.places {
-            if let Some(up) = lock(&place.up).take() {
-                up.connection.close(Error::new(
-                    Kind::Draining,
-                    Executed::Maybe,
-                    "the client was dropped",
-                ));
+            if let Some(up) = place.lock().up.take() {
+                up.connection.close(dropped());
             }
         }
     }
@@ -206,22 +402,17 @@ impl std::fmt::Debug for Pool {
     }
 }
 
-/// Closes a connection that takes no calls when the last one on it has its answer.
-fn retire(connection: Arc<Connection>) {
-    /// Calls without a deadline do not keep it for good.
-    const LONGEST: Duration = Duration::from_mins(10);
-    tokio::spawn(async move {
-        let begun = Instant::now();
-        while connection.in_flight() > 0 && begun.elapsed() < LONGEST {
-            tokio::select! {
-                () = connection.closed() => return,
-                () = tokio::time::sleep(Duration::from_millis(100)) => {}
-            }
-        }
-        connection.close(Error::new(Kind::Draining, Executed::Maybe, "it is replaced"));
-    });
+/// When a connection of now is too old; `None`: never.
+fn until(age: Duration) -> Option<Instant> {
+    // Not all at once: a tenth earlier or later.
+    let permille = 900 + u32::try_from(meshx_rt::random::below(200)).unwrap_or(100);
+    Instant::now().checked_add((age / 1000).checked_mul(permille)?)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn unreachable(reason: &str, address: &str) -> Error {
+    Error::new(Kind::Transport, Executed::Never, reason).at(address)
+}
+
+fn dropped() -> Error {
+    Error::new(Kind::Draining, Executed::Maybe, "the client was dropped")
 }

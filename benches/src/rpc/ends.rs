@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use super::load::{self, Caller, say};
-use super::raw;
+use super::{lockstep, raw};
 
 /// The first argument of a server's process; then comes the subject.
 pub(crate) const SERVE: &str = "rpc-serve";
@@ -43,11 +43,14 @@ async fn serve(subject: &str) -> Result<()> {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let functions = Functions::new().add_raw("echo", async |body| Ok(body));
     match subject {
-        "raw" => {
+        "raw" | "raw-lockstep" => {
             let listener = net::listen(any)?;
             say(&format!("ready {}", listener.local_addr()?))?;
             // Not on this thread, which is none of the runtime's.
-            tokio::spawn(raw::serve(listener)).await?
+            match subject {
+                "raw" => tokio::spawn(raw::serve(listener)).await?,
+                _ => tokio::spawn(lockstep::serve(listener)).await?,
+            }
         }
         "v1" => {
             let listener = Tcp::listen(any)?;
@@ -71,6 +74,11 @@ async fn drive(subject: &str, address: &str, millis: &str, cells: &[String]) -> 
     match subject {
         "raw" => {
             let drive = async |cell, duration| raw::drive(address.to_owned(), cell, duration).await;
+            load::run(millis, cells, drive).await
+        }
+        "raw-lockstep" => {
+            let drive =
+                async |cell, duration| lockstep::drive(address.to_owned(), cell, duration).await;
             load::run(millis, cells, drive).await
         }
         "v1" => {

@@ -2,6 +2,7 @@
 
 pub(crate) mod ends;
 mod load;
+mod lockstep;
 mod pair;
 mod raw;
 
@@ -44,23 +45,29 @@ struct Subject {
 }
 
 const RAW: usize = 0;
-const OURS: usize = 1;
-const PLAIN: usize = 2;
-const TARPC: usize = 4;
-const TARPC_TUNED: usize = 5;
-const VOLO: usize = 6;
-const ERPC: usize = 7;
+const OURS: usize = 2;
+const PLAIN: usize = 3;
+const TARPC: usize = 5;
+const TARPC_TUNED: usize = 6;
+const VOLO: usize = 7;
+const ERPC: usize = 8;
 
 /// Third-party peers, and those of them whose runtime is the usual one.
 const PEERS: [usize; 3] = [TARPC, TARPC_TUNED, VOLO];
 const UNTUNED: [usize; 2] = [TARPC, VOLO];
 
-const SUBJECTS: [Subject; 9] = [
+const SUBJECTS: [Subject; 10] = [
     Subject {
         whose: Whose::Ours,
         name: "raw",
         title: "raw echo",
         cells: &[ONE, MANY, CROWD, LARGE, LARGES],
+    },
+    Subject {
+        whose: Whose::Ours,
+        name: "raw-lockstep",
+        title: "raw echo, in lockstep",
+        cells: &[ONE, MANY, CROWD],
     },
     Subject {
         whose: Whose::Ours,

@@ -1,21 +1,22 @@
-//! The limit: frames with their length first, echoed by hand. One task at each end, no task and no
-//! queue per call, and each write takes all that is ready.
+//! The raw echo with a task that reads and one that writes at each end, as whoever has several callers
+//! needs them. What the writer finds, it writes in one go.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use bytes::{Buf, Bytes, BytesMut};
 use meshx_rt::net;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::load::{Cell, LARGE, Outcome, ROOM, nanoseconds};
+use super::load::{Cell, Outcome, ROOM, nanoseconds};
+use super::lockstep::{READ, frame, missing, whole};
 
-/// Bytes that are read at a time, at least.
-const READ: usize = 64 << 10;
-/// Bytes of a length.
-const HEAD: usize = 4;
+/// What waits for the writer at most, in pieces; a piece is what one read gave.
+const PIECES: usize = 1024;
 
 /// Answers everybody until the process ends.
 pub(super) async fn serve(listener: TcpListener) -> Result<()> {
@@ -26,34 +27,20 @@ pub(super) async fn serve(listener: TcpListener) -> Result<()> {
     }
 }
 
-async fn answer(mut stream: TcpStream) -> Result<()> {
+async fn answer(stream: TcpStream) -> Result<()> {
     net::tune(&stream)?;
-    let (mut read, mut write) = stream.split();
+    let (mut read, write) = stream.into_split();
+    let (pieces, ready) = unbounded_channel();
+    tokio::spawn(write_all(ready, write));
     let mut input = BytesMut::new();
-    let mut output: VecDeque<Bytes> = VecDeque::new();
     loop {
         input.reserve(missing(&input).max(READ));
-        let front = output.front().cloned();
-        tokio::select! {
-            biased;
-            written = write.write(front.as_deref().unwrap_or_default()), if front.is_some() => {
-                let written = written?;
-                if let Some(front) = output.front_mut() {
-                    front.advance(written);
-                    if front.is_empty() {
-                        output.pop_front();
-                    }
-                }
-            }
-            got = read.read_buf(&mut input) => {
-                if got? == 0 {
-                    return Ok(());
-                }
-                let (bytes, frames) = whole(&input)?;
-                if frames > 0 {
-                    output.push_back(input.split_to(bytes).freeze());
-                }
-            }
+        if read.read_buf(&mut input).await? == 0 {
+            return Ok(());
+        }
+        let (bytes, frames) = whole(&input)?;
+        if frames > 0 {
+            pieces.send(input.split_to(bytes).freeze())?;
         }
     }
 }
@@ -64,85 +51,55 @@ pub(super) async fn drive(address: String, cell: Cell, duration: Duration) -> Re
 }
 
 async fn pump(address: String, cell: Cell, duration: Duration) -> Result<Outcome> {
-    let mut stream = net::dial(address.parse()?, Duration::from_secs(5)).await?;
-    let (mut read, mut write) = stream.split();
-    let mut frame = u32::try_from(cell.size)?.to_le_bytes().to_vec();
-    frame.resize(HEAD + cell.size, 1);
-    // All frames are alike: what is owed is a part of this, from `at` on.
-    let all = frame.repeat(cell.at_once);
-    let (mut at, mut owed) = (0, all.len());
+    let stream = net::dial(address.parse()?, Duration::from_secs(5)).await?;
+    let (mut read, write) = stream.into_split();
+    let (pieces, ready) = unbounded_channel();
+    let writer = tokio::spawn(write_all(ready, write));
+    // All frames are alike: a piece is a part of this.
+    let all = Bytes::from(frame(cell.size)?.repeat(cell.at_once));
     let mut input = BytesMut::new();
     let mut outcome = Outcome { times: Vec::with_capacity(ROOM), ..Outcome::default() };
     let begun = Instant::now();
     let mut under_way: VecDeque<Instant> = std::iter::repeat_n(begun, cell.at_once).collect();
+    pieces.send(all.clone())?;
     while !under_way.is_empty() {
         input.reserve(missing(&input).max(READ));
-        let next = &all[at..all.len().min(at + owed)];
-        tokio::select! {
-            biased;
-            written = write.write(next), if owed > 0 => {
-                let written = written?;
-                owed -= written;
-                at = (at + written) % all.len();
+        ensure!(read.read_buf(&mut input).await? > 0, "the server closed");
+        let (bytes, frames) = whole(&input)?;
+        ensure!(frames <= under_way.len(), "more came back than was sent");
+        input.advance(bytes);
+        let now = Instant::now();
+        for sent in under_way.drain(..frames) {
+            if outcome.times.len() < ROOM {
+                outcome.times.push(nanoseconds(now - sent));
             }
-            got = read.read_buf(&mut input) => {
-                ensure!(got? > 0, "the server closed");
-                let (bytes, frames) = whole(&input)?;
-                input.advance(bytes);
-                let now = Instant::now();
-                for sent in under_way.drain(..frames.min(under_way.len())) {
-                    if outcome.times.len() < ROOM {
-                        outcome.times.push(nanoseconds(now - sent));
-                    }
-                }
-                outcome.calls += frames;
-                if now < begun + duration {
-                    owed += bytes;
-                    under_way.extend(std::iter::repeat_n(now, frames));
-                }
-            }
+        }
+        outcome.calls += frames;
+        if frames > 0 && now < begun + duration {
+            pieces.send(all.slice(..bytes))?;
+            under_way.extend(std::iter::repeat_n(now, frames));
         }
     }
     outcome.elapsed = begun.elapsed();
+    drop(pieces);
+    writer.await??;
     Ok(outcome)
 }
 
-/// Bytes and number of the frames that are all there.
-fn whole(input: &[u8]) -> Result<(usize, usize)> {
-    let (mut bytes, mut frames) = (0, 0);
-    while let Some(length) = length(&input[bytes..]) {
-        if length > LARGE {
-            bail!("a frame of {length} bytes");
+async fn write_all(mut ready: UnboundedReceiver<Bytes>, mut to: OwnedWriteHalf) -> Result<()> {
+    let (mut pieces, mut batch) = (Vec::new(), BytesMut::new());
+    while ready.recv_many(&mut pieces, PIECES).await > 0 {
+        for piece in pieces.drain(..) {
+            if piece.len() <= READ {
+                batch.extend_from_slice(&piece);
+                continue;
+            }
+            to.write_all(&batch).await?;
+            batch.clear();
+            to.write_all(&piece).await?;
         }
-        if input.len() - bytes < HEAD + length {
-            break;
-        }
-        bytes += HEAD + length;
-        frames += 1;
+        to.write_all(&batch).await?;
+        batch.clear();
     }
-    Ok((bytes, frames))
-}
-
-/// What is missing of the frame that has begun, where its length is known.
-fn missing(input: &[u8]) -> usize {
-    length(input).map_or(0, |length| (HEAD + length.min(LARGE)).saturating_sub(input.len()))
-}
-
-fn length(input: &[u8]) -> Option<usize> {
-    let head = input.first_chunk::<HEAD>()?;
-    usize::try_from(u32::from_le_bytes(*head)).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn frames_are_counted_when_all_of_them_is_there() {
-        let two = [2, 0, 0, 0, 1, 1, 1, 0, 0, 0, 1];
-        assert_eq!(whole(&two).unwrap(), (11, 2));
-        assert_eq!(whole(&two[..10]).unwrap(), (6, 1));
-        assert_eq!((missing(&two[6..10]), missing(&two[6..])), (1, 0));
-        assert!(whole(&[0xFF; 8]).is_err());
-    }
+    Ok(())
 }

@@ -16,7 +16,7 @@ pub struct Retries {
     pub attempts: u32,
     /// The first pause; each is twice the one before, and a random part of that.
     pub pause: Duration,
-    /// No pause is longer.
+    /// No pause is longer: a server that asks for more is not called again.
     pub longest: Duration,
     /// All retries of a client together: this part of its calls, and ten a second besides.
     pub budget: f64,
@@ -45,13 +45,15 @@ impl Retries {
             Kind::Transport | Kind::Draining | Kind::Overloaded | Kind::Integrity | Kind::Protocol
         );
         let safe = error.executed() == Executed::Never || idempotent;
-        passes && safe && made <= self.attempts
+        // Who is asked to come back later than this waits itself does not come back earlier.
+        let soon = error.pause().is_none_or(|pause| pause <= self.longest);
+        passes && safe && soon && made <= self.attempts
     }
 
     /// How long to wait before the attempt after `made`.
     pub(super) fn pause(&self, error: &Error, made: u32) -> Duration {
         if let Some(pause) = error.pause() {
-            return pause.min(self.longest);
+            return pause;
         }
         // Another connection may be there: the first time costs nothing.
         if made == 1 && matches!(error.kind(), Kind::Transport | Kind::Draining) {
@@ -127,6 +129,11 @@ mod tests {
         assert!(retries.may(&lost, false, 5));
         assert!(!retries.may(&lost, false, 6));
         assert!(!Retries::NONE.may(&lost, true, 1));
+        let busy = |pause| error(Kind::Overloaded, Executed::Never).retry_after(pause);
+        let longest = retries.longest;
+        assert!(retries.may(&busy(longest), false, 1));
+        assert_eq!(retries.pause(&busy(longest), 1), longest);
+        assert!(!retries.may(&busy(longest + Duration::from_millis(1)), false, 1));
         for made in 1..100 {
             assert!(retries.pause(&lost, made) <= retries.longest);
         }

@@ -18,6 +18,8 @@ use crate::{Error, Executed, Functions, Kind, listing, v1};
 
 /// After an error the listener is asked again after this long.
 const AGAIN: Duration = Duration::from_millis(50);
+/// At once, if it was about one connection only; but not more often than that in a row.
+const PATIENT: u32 = 64;
 
 /// A server that is to be started.
 ///
@@ -133,7 +135,7 @@ impl Server {
 
     /// What a connection may hold, and how long it waits.
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.own.limits = limits;
+        self.own.limit(limits);
         self
     }
 
@@ -152,7 +154,8 @@ impl Server {
 
     /// How long calls may take to end when the server stops (20 s).
     pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
+        // More than a GOAWAY can say is as good as for ever.
+        self.grace = grace.min(Duration::from_millis(u32::MAX.into()));
         self
     }
 
@@ -220,6 +223,7 @@ struct House {
 
 impl House {
     async fn listen(self, mut listener: Box<dyn Listen>, tasks: TaskTracker) {
+        let mut in_a_row = 0_u32;
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -230,10 +234,14 @@ impl House {
                 Ok(stream) => stream,
                 Err(error) => {
                     tracing::warn!(address = listener.address(), %error, "accepting failed");
-                    tokio::time::sleep(AGAIN).await;
+                    in_a_row = in_a_row.saturating_add(1);
+                    if !is_about_one(&error) || in_a_row > PATIENT {
+                        tokio::time::sleep(AGAIN).await;
+                    }
                     continue;
                 }
             };
+            in_a_row = 0;
             let Ok(seat) = Arc::clone(&self.seats).try_acquire_owned() else {
                 let reason = "the server has too many connections";
                 let error = Error::new(Kind::Overloaded, Executed::Never, reason);
@@ -321,6 +329,22 @@ impl House {
             first => first.len() < PREFACE.len() && PREFACE.starts_with(first),
         }
     }
+}
+
+/// Whether others can be accepted nevertheless: a client that went away before its turn must not hold
+/// up those behind it.
+fn is_about_one(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::NotConnected
+            | ErrorKind::InvalidInput
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::Interrupted
+    )
 }
 
 /// What else dials a port.

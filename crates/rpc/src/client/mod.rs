@@ -224,7 +224,7 @@ impl ClientBuilder {
 
     /// What a connection may hold, and how long it waits.
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.own.limits = limits;
+        self.own.limit(limits);
         self
     }
 
@@ -460,7 +460,7 @@ impl Call<'_> {
                 return Err(error.at(&pool.address()));
             }
             let pause = retries.pause(&error, made);
-            if Instant::now() + pause >= deadline {
+            if deadline.saturating_duration_since(Instant::now()) <= pause {
                 return Err(error.at(&pool.address()));
             }
             tokio::time::sleep(pause).await;

@@ -10,6 +10,8 @@ use crate::{Body, Codec, Error, Executed, Kind};
 
 /// Room for large messages is counted in so many bytes.
 const UNIT: u64 = 1024;
+/// No message is longer, whatever is set: its room is asked for at once, as a `u32` of units.
+const MOST: u64 = u32::MAX as u64 * UNIT;
 /// What is only announced costs no more than this, or than twice of what came.
 const AHEAD: usize = 256 * 1024;
 
@@ -49,9 +51,10 @@ pub(super) struct Budget {
 
 impl Budget {
     pub(super) fn new(bytes: u64, max_message: u64) -> Self {
-        let units = usize::try_from(bytes / UNIT).unwrap_or(usize::MAX);
+        // Up as in `room`, so that the longest message there may be has room.
+        let units = usize::try_from(bytes.div_ceil(UNIT)).unwrap_or(usize::MAX);
         let free = Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS)));
-        Self { free, max_message: max_message.min(bytes) }
+        Self { free, max_message: max_message.min(bytes).min(MOST) }
     }
 
     /// Waits for room.

@@ -17,14 +17,12 @@ use crate::context::{Peer, Protocol, Refs};
 use crate::event::{Event, Observers, Side};
 use crate::policy::Permits;
 use crate::proto::v2::{
-    Algorithm, Binding, Checksum, Flags, Frame, Frames, HELLO_MAX, Head, Hello, HelloError, Key,
-    PREFACE, Type, fail_payload, is_same,
+    Algorithm, BLOCKS, Binding, Checksum, Flags, Frame, Frames, HELLO_MAX, Head, Hello, HelloError,
+    KEEP_ALIVE_MIN, Key, PREFACE, Type, WINDOW_MIN, fail_payload, is_same,
 };
 use crate::transport::Stream;
 use crate::{Error, Executed, Kind};
 
-/// §9.1: a peer that asks to be asked more often is not.
-const ALIVE_MIN: Duration = Duration::from_secs(1);
 /// §4.6: LZ4.
 const LZ4: u8 = 1;
 
@@ -256,6 +254,21 @@ fn hello_frame(out: &mut BytesMut, payload: &[u8]) {
 }
 
 impl Introduction {
+    /// Takes these limits, within the bounds of what can be said and waited for (§4.3).
+    pub(crate) fn limit(&mut self, limits: Limits) {
+        /// About seven weeks, the most that a HELLO can say.
+        const LONGEST: Duration = Duration::from_millis(u32::MAX as u64);
+        self.limits = Limits {
+            max_block: limits.max_block.clamp(*BLOCKS.start(), *BLOCKS.end()),
+            stream_window: limits.stream_window.max(WINDOW_MIN),
+            connection_window: limits.connection_window.max(WINDOW_MIN),
+            handshake: limits.handshake.min(LONGEST),
+            frame: limits.frame.min(LONGEST),
+            keep_alive: limits.keep_alive.clamp(KEEP_ALIVE_MIN, LONGEST),
+            ..limits
+        };
+    }
+
     fn hello(&self, hsk_ref: u64) -> Result<Hello, Error> {
         let mut conn_ref = [0; 8];
         random(&mut conn_ref)?;
@@ -337,7 +350,7 @@ fn establish(
         budget: Budget::new(limits.large_messages, limits.max_message),
         max_message: theirs.max_message,
         max_streams: theirs.max_streams,
-        peer_keep_alive: Duration::from_millis(theirs.keep_alive.into()).max(ALIVE_MIN),
+        peer_keep_alive: Duration::from_millis(theirs.keep_alive.into()),
         zip: own.compress && theirs.has_compressor(LZ4),
         out: Mutex::new(Out {
             outbox: Outbox::new(agreed.checksum(side, side), taken),

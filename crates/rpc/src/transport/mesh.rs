@@ -102,7 +102,11 @@ impl<M: ServiceMesh + 'static> Listen for MeshListening<M> {
         Box::pin(async move {
             loop {
                 tokio::select! {
-                    Some(Ok(stream)) = self.asked.join_next() => return Ok(stream),
+                    // If asking went wrong, nothing comes of that connection, and others go on.
+                    Some(asked) = self.asked.join_next() => match asked {
+                        Ok(stream) => return Ok(stream),
+                        Err(error) => tracing::error!(%error, "who calls was not found out"),
+                    },
                     accepted = self.listener.accept(), if self.asked.len() < ASKED => {
                         let (stream, peer) = accepted?;
                         net::tune(&stream)?;

@@ -109,3 +109,33 @@ async fn a_small_call_passes_large_ones() {
     // It did pass: the large ones took much longer than one of these.
     assert!(times.len() > 5, "{times:?}");
 }
+
+/// All the room there is, if it is no whole number of units.
+#[tokio::test]
+async fn the_longest_message_has_room() {
+    let odd = Limits { large_messages: 1_000_000, max_message: 1_000_000, ..Limits::default() };
+    let (client, _server) = pair(functions(), |it| it.limits(odd), |it| it.limits(odd));
+    let call = client.function("raw").timeout(Duration::from_secs(5));
+    let sent = bytes(1_000_000, 3);
+    assert!(call.call_raw(Body::raw(sent.clone())).await.unwrap().bytes == sent);
+}
+
+/// §4.3: what this side asks for is within the same bounds as what it is asked for.
+#[tokio::test]
+async fn limits_below_the_bounds_are_taken_for_the_bounds() {
+    let tiny = Limits {
+        max_block: 1,
+        stream_window: 0,
+        connection_window: 0,
+        keep_alive: Duration::ZERO,
+        ..Limits::default()
+    };
+    let (client, _server) = pair(functions(), |it| it.limits(tiny), |it| it.limits(tiny));
+    for len in [0, 1025, 40_000, 200_000] {
+        let sent = bytes(len, 3);
+        let raw = client.function("raw").call_raw(Body::raw(sent.clone())).await.unwrap();
+        assert!(raw.bytes == sent, "{len}");
+    }
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(client.call::<_, u32>("add", &(1, 2)).await.unwrap(), 3);
+}

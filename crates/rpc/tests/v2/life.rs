@@ -245,3 +245,28 @@ async fn the_first_bytes_tell_which_version_is_spoken() {
     let (client, _server) = plain(functions());
     assert_eq!(client.call::<_, u32>("add", &(1, 2)).await.unwrap(), 3);
 }
+
+/// One that could not be accepted does not hold up those behind it.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_fails_to_be_accepted_costs_the_others_nothing() {
+    use meshx_rpc::transport::{Carried, Listen, MemoryListening, Stream};
+    struct Flaky(MemoryListening, u32);
+    impl Listen for Flaky {
+        fn accept(&mut self) -> Carried<'_, Stream> {
+            self.1 += 1;
+            if self.1.is_multiple_of(40) {
+                return self.0.accept();
+            }
+            Box::pin(async { Err(std::io::ErrorKind::ConnectionAborted.into()) })
+        }
+        fn address(&self) -> String {
+            self.0.address()
+        }
+    }
+    let (dial, listen) = Memory::pair();
+    let _server = Server::new(functions()).listen(Flaky(listen, 0)).start();
+    let begun = tokio::time::Instant::now();
+    let client = Client::to(dial).start();
+    assert_eq!(client.call::<_, u32>("add", &(1, 2)).await.unwrap(), 3);
+    assert!(begun.elapsed() < Duration::from_millis(50), "{:?}", begun.elapsed());
+}

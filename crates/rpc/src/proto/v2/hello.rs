@@ -1,5 +1,7 @@
 //! §4: what both sides say of themselves, and what they agree on.
 
+use std::time::Duration;
+
 use bytes::{BufMut, BytesMut};
 
 use super::checksum::Algorithm;
@@ -30,6 +32,8 @@ pub(crate) struct Hello {
 pub(crate) enum HelloError {
     #[error("its HELLO is cut short")]
     Short,
+    #[error("its HELLO goes on behind the proof")]
+    Behind,
     #[error("its HELLO has {0} bytes; the limit is {HELLO_MAX}")]
     Long(usize),
     #[error("the field {0} of its HELLO is not as it should be")]
@@ -49,8 +53,10 @@ pub(crate) enum HelloError {
 const HSK_REF: u8 = 2;
 const PROOF: u8 = 16;
 /// §4.3.
-const BLOCKS: std::ops::RangeInclusive<u32> = 1024..=1_048_576;
-const WINDOW_MIN: u32 = 65_536;
+pub(crate) const BLOCKS: std::ops::RangeInclusive<u32> = 1024..=1_048_576;
+pub(crate) const WINDOW_MIN: u32 = 65_536;
+/// §4.3: who asks to be asked more often is not.
+pub(crate) const KEEP_ALIVE_MIN: Duration = Duration::from_secs(1);
 
 impl Default for Hello {
     fn default() -> Self {
@@ -130,6 +136,10 @@ impl Hello {
             if tag == PROOF {
                 proof = Some(value.try_into().map_err(|_| HelloError::Field(tag))?);
                 without = at;
+                // What followed would not be proven (§5.2).
+                if !rest.is_empty() {
+                    return Err(HelloError::Behind);
+                }
             } else {
                 hello.take(tag, value).ok_or(HelloError::Field(tag))?;
             }
@@ -140,6 +150,8 @@ impl Hello {
         hello.max_block = hello.max_block.clamp(*BLOCKS.start(), *BLOCKS.end());
         hello.stream_window = hello.stream_window.max(WINDOW_MIN);
         hello.connection_window = hello.connection_window.max(WINDOW_MIN);
+        let least = u32::try_from(KEEP_ALIVE_MIN.as_millis()).unwrap_or(u32::MAX);
+        hello.keep_alive = hello.keep_alive.max(least);
         Ok((hello, proof, without))
     }
 
@@ -240,6 +252,9 @@ mod tests {
         Hello::add_proof(&mut payload, &[4; 32]);
         let (read, proof, without) = Hello::decode(&payload).unwrap();
         assert_eq!((read, proof, without), (hello(), Some([4; 32]), plain));
+        // §5.2: nothing that is not proven.
+        payload.put_slice(&[222, 0, 0]);
+        assert_eq!(Hello::decode(&payload), Err(HelloError::Behind));
     }
 
     #[test]
@@ -264,8 +279,10 @@ mod tests {
         assert_eq!(hello.choose_checksum(&[Algorithm::None]), Err(HelloError::Checksum));
         let other = Hello { versions: (3, 4), ..Hello::default() };
         assert_eq!(other.check_version(), Err(HelloError::Version(3, 4)));
-        let tiny = Hello { max_block: 1, stream_window: 0, connection_window: 1, ..hello };
+        let tiny =
+            Hello { max_block: 1, stream_window: 0, connection_window: 1, keep_alive: 0, ..hello };
         let (read, ..) = Hello::decode(&tiny.encode()).unwrap();
         assert_eq!((read.max_block, read.stream_window), (1024, WINDOW_MIN));
+        assert_eq!(read.keep_alive, 1000);
     }
 }

@@ -10,7 +10,7 @@ pub(crate) use checksum::{Binding, Checksum};
 pub(crate) use frame::{
     Block, Extensions, Flags, Frame, FrameError, Frames, Head, Open, Type, fail_payload,
 };
-pub(crate) use hello::{Hello, HelloError};
+pub(crate) use hello::{BLOCKS, Hello, HelloError, KEEP_ALIVE_MIN, WINDOW_MIN};
 pub use key::Key;
 pub(crate) use key::is_same;
 

@@ -7,6 +7,7 @@ mod faults;
 mod hostile;
 mod large;
 mod life;
+mod pool;
 mod simulation;
 
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use super::load::{self, Caller, say};
-use super::{lockstep, raw};
+use super::{raw, single};
 
 /// The first argument of a server's process; then comes the subject.
 pub(crate) const SERVE: &str = "rpc-serve";
@@ -43,13 +43,13 @@ async fn serve(subject: &str) -> Result<()> {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let functions = Functions::new().add_raw("echo", async |body| Ok(body));
     match subject {
-        "raw" | "raw-lockstep" => {
+        "raw" | "raw-single" => {
             let listener = net::listen(any)?;
             say(&format!("ready {}", listener.local_addr()?))?;
             // Not on this thread, which is none of the runtime's.
             match subject {
                 "raw" => tokio::spawn(raw::serve(listener)).await?,
-                _ => tokio::spawn(lockstep::serve(listener)).await?,
+                _ => tokio::spawn(single::serve(listener)).await?,
             }
         }
         "v1" => {
@@ -76,9 +76,9 @@ async fn drive(subject: &str, address: &str, millis: &str, cells: &[String]) -> 
             let drive = async |cell, duration| raw::drive(address.to_owned(), cell, duration).await;
             load::run(millis, cells, drive).await
         }
-        "raw-lockstep" => {
+        "raw-single" => {
             let drive =
-                async |cell, duration| lockstep::drive(address.to_owned(), cell, duration).await;
+                async |cell, duration| single::drive(address.to_owned(), cell, duration).await;
             load::run(millis, cells, drive).await
         }
         "v1" => {

@@ -2,9 +2,9 @@
 
 pub(crate) mod ends;
 mod load;
-mod lockstep;
 mod pair;
 mod raw;
+mod single;
 
 use anyhow::Result;
 
@@ -65,8 +65,8 @@ const SUBJECTS: [Subject; 10] = [
     },
     Subject {
         whose: Whose::Ours,
-        name: "raw-lockstep",
-        title: "raw echo, in lockstep",
+        name: "raw-single",
+        title: "raw echo, one task",
         cells: &[ONE, MANY, CROWD],
     },
     Subject {

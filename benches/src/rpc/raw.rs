@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::load::{Cell, Outcome, ROOM, nanoseconds};
-use super::lockstep::{READ, frame, missing, whole};
+use super::single::{READ, frame, missing, whole};
 
 /// What waits for the writer at most, in pieces; a piece is what one read gave.
 const PIECES: usize = 1024;

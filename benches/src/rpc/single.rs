@@ -1,5 +1,6 @@
-//! The floor: frames with their length first, echoed by hand. One task at each end that reads, then
-//! writes: what is under way goes back and forth in one piece.
+//! Frames with their length first, echoed by hand: one task at each end that writes what it has, then
+//! reads. Either all that is under way goes back and forth in one piece, or in several that cost a
+//! system call each; which of both a run falls into is chance.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

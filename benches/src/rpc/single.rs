@@ -1,6 +1,5 @@
 //! Frames with their length first, echoed by hand: one task at each end that writes what it has, then
-//! reads. Either all that is under way goes back and forth in one piece, or in several that cost a
-//! system call each; which of both a run falls into is chance.
+//! reads. The rate varies a lot, as it depends on how many frames each read finds.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

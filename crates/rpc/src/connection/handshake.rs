@@ -110,7 +110,10 @@ pub(crate) async fn accept(
 ) -> Result<Arc<Connection>, Error> {
     let begun = tokio::time::Instant::now();
     let Stream { mut read, mut write, address, identity } = stream;
-    let shaken = within(own, answer(&mut read, &mut write, &mut buffer, own)).await;
+    // Of what this side says: another one once its HELLO is out (§3.4).
+    let mut checksum = Checksum::HELLO;
+    let answered = answer(&mut read, &mut write, &mut buffer, own, &mut checksum);
+    let shaken = within(own, answered).await;
     let agreed = match shaken {
         Ok(agreed) => agreed,
         Err(error) => {
@@ -120,7 +123,7 @@ pub(crate) async fn accept(
             // What is wrong, if the peer still listens (§2.7, §4.2).
             let mut out = BytesMut::new();
             let head = Head { kind: Type::Fail, flags: Flags::NONE, stream: 0 };
-            head.whole(&mut out, &Checksum::HELLO, &[], &fail_payload(&error), &[]);
+            head.whole(&mut out, &checksum, &[], &fail_payload(&error), &[]);
             let said = async {
                 drop(write.write_all(&out).await);
                 drop(write.shutdown().await);
@@ -176,6 +179,9 @@ async fn initiate(
     }
     theirs.check_version().map_err(wrong)?;
     let algorithm = theirs.choose_checksum(&own.checksums).map_err(wrong)?;
+    if own.key.is_none() && proof.is_some() {
+        return Err(wrong(HelloError::NoKey));
+    }
     if let Some(key) = &own.key {
         let server = payload.get(..without).unwrap_or_default();
         let proof = proof.ok_or_else(|| wrong(HelloError::NoProof))?;
@@ -199,6 +205,7 @@ async fn answer(
     write: &mut Write,
     buffer: &mut BytesMut,
     own: &Introduction,
+    ours_now: &mut Checksum,
 ) -> Result<Agreed, Error> {
     let frames = Frames::new(Checksum::HELLO, HELLO_MAX);
     let Frame::Hello(said) = frame(read, buffer, &frames).await? else {
@@ -219,6 +226,7 @@ async fn answer(
     write.write_all(&out).await.map_err(lost)?;
     write.flush().await.map_err(lost)?;
     let agreed = Agreed { ours, theirs, algorithm };
+    *ours_now = agreed.checksum(Side::Server, Side::Server);
     if let Some(key) = &own.key {
         let checksum = agreed.checksum(Side::Server, Side::Client);
         // §5.3: nothing is taken before.
@@ -262,6 +270,8 @@ impl Introduction {
             max_block: limits.max_block.clamp(*BLOCKS.start(), *BLOCKS.end()),
             stream_window: limits.stream_window.max(WINDOW_MIN),
             connection_window: limits.connection_window.max(WINDOW_MIN),
+            // What there is never room for is not taken.
+            max_message: limits.max_message.min(limits.large_messages.max(SMALL as u64)),
             handshake: limits.handshake.min(LONGEST),
             frame: limits.frame.min(LONGEST),
             keep_alive: limits.keep_alive.clamp(KEEP_ALIVE_MIN, LONGEST),
@@ -342,16 +352,17 @@ fn establish(
         connection_window: theirs.connection_window,
     };
     let limits = own.limits;
+    let zip = own.compress && theirs.has_compressor(LZ4);
     Arc::new(Connection {
         side,
         peer: Arc::new(peer),
         instance: theirs.instance,
         limits,
-        budget: Budget::new(limits.large_messages, limits.max_message),
+        budget: Budget::new(limits.large_messages, limits.max_message, zip),
         max_message: theirs.max_message,
         max_streams: theirs.max_streams,
         peer_keep_alive: Duration::from_millis(theirs.keep_alive.into()),
-        zip: own.compress && theirs.has_compressor(LZ4),
+        zip,
         out: Mutex::new(Out {
             outbox: Outbox::new(agreed.checksum(side, side), taken),
             writing: false,
@@ -383,7 +394,7 @@ fn start(
     write: Write,
 ) {
     let max_block = usize::try_from(connection.limits.max_block).unwrap_or(usize::MAX);
-    let frames = Frames::new(connection.incoming.clone(), max_block);
+    let frames = Frames::new(connection.incoming.clone(), max_block).zipped(connection.zip);
     io::start(connection, service, (read, frames, surplus), write);
 }
 
@@ -398,7 +409,7 @@ fn broken(reason: &str) -> Error {
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn wrong(error: HelloError) -> Error {
     let kind = match error {
-        HelloError::NoProof | HelloError::Proof => Kind::Denied,
+        HelloError::NoProof | HelloError::NoKey | HelloError::Proof => Kind::Denied,
         _ => Kind::Protocol,
     };
     Error::new(kind, Executed::Never, error.to_string())

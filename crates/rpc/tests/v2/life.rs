@@ -34,7 +34,8 @@ async fn keys_must_be_the_same() {
         |it| it.timeout(Duration::from_millis(200)),
         |it| it.key(Key::new("right")),
     );
-    client.call::<_, u32>("add", &(1, 2)).await.unwrap_err();
+    let error = client.call::<_, u32>("add", &(1, 2)).await.unwrap_err();
+    assert_eq!((error.kind(), error.executed()), (Kind::Denied, Executed::Never), "{error}");
 }
 
 /// R1.

@@ -46,6 +46,8 @@ pub(crate) enum HelloError {
     Reference,
     #[error("it has no proof of the shared key; is one set there?")]
     NoProof,
+    #[error("it wants a shared key, and none is set here")]
+    NoKey,
     #[error("its shared key is another one")]
     Proof,
 }

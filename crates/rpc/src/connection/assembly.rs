@@ -5,13 +5,16 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::proto::v2::Block;
+use super::outbox::is_small;
+use crate::proto::v2::{Block, SMALL};
 use crate::{Body, Codec, Error, Executed, Kind};
 
 /// Room for large messages is counted in so many bytes.
 const UNIT: u64 = 1024;
 /// No message is longer, whatever is set: its room is asked for at once, as a `u32` of units.
-const MOST: u64 = u32::MAX as u64 * UNIT;
+const MOST: u64 = 0xFFFF_FFFF * UNIT;
+/// §4.6: so many times its length at most is what a large message unpacks to.
+const RATIO: u64 = 8;
 /// What is only announced costs no more than this, or than twice of what came.
 const AHEAD: usize = 256 * 1024;
 
@@ -47,19 +50,23 @@ pub(crate) struct Message {
 pub(super) struct Budget {
     free: Arc<Semaphore>,
     max_message: u64,
+    /// Messages may be compressed.
+    zip: bool,
 }
 
 impl Budget {
-    pub(super) fn new(bytes: u64, max_message: u64) -> Self {
+    pub(super) fn new(bytes: u64, max_message: u64, zip: bool) -> Self {
         // Up as in `room`, so that the longest message there may be has room.
         let units = usize::try_from(bytes.div_ceil(UNIT)).unwrap_or(usize::MAX);
         let free = Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS)));
-        Self { free, max_message: max_message.min(bytes).min(MOST) }
+        Self { free, max_message: max_message.min(bytes).min(MOST), zip }
     }
 
-    /// Waits for room.
+    /// Waits for room: for what a message of that length may unpack to (§4.6), where that can be.
     pub(super) async fn room(&self, total: usize) -> Option<Room> {
-        let units = u64::try_from(total).ok()?.div_ceil(UNIT);
+        let total = u64::try_from(total).ok()?;
+        let unpacked = if self.zip { total.saturating_mul(RATIO).min(self.max_message) } else { 0 };
+        let units = total.max(unpacked).div_ceil(UNIT);
         let free = Arc::clone(&self.free);
         free.acquire_many_owned(u32::try_from(units).ok()?).await.ok().map(Room)
     }
@@ -121,12 +128,14 @@ impl Assembly {
     }
 
     pub(super) fn message(self, limit: u64, executed: Executed) -> Result<Message, Error> {
-        let body = body(self.codec, self.zip, self.bytes.freeze(), limit, executed)?;
+        let total = u64::try_from(self.total).unwrap_or(u64::MAX);
+        let limit = limit.min(total.saturating_mul(RATIO));
+        let body = read(self.codec, self.zip, self.bytes.freeze(), limit, executed)?;
         Ok(Message { body, room: self.room, blocks: self.blocks })
     }
 }
 
-/// A message that came whole.
+/// A message that came in one frame. There is no room for more than it may have unpacked, too (§4.6).
 pub(super) fn body(
     codec: u8,
     zip: bool,
@@ -134,6 +143,11 @@ pub(super) fn body(
     limit: u64,
     executed: Executed,
 ) -> Result<Body, Error> {
+    let small = u64::try_from(SMALL).unwrap_or(u64::MAX);
+    read(codec, zip, bytes, limit.min(small), executed)
+}
+
+fn read(codec: u8, zip: bool, bytes: Bytes, limit: u64, executed: Executed) -> Result<Body, Error> {
     let failed = |reason: String| Error::new(Kind::Value, executed, reason);
     let codec =
         Codec::from_number(codec).ok_or_else(|| failed(format!("the codec {codec} is unknown")))?;
@@ -157,11 +171,72 @@ fn unzip(bytes: &[u8], limit: u64) -> Result<Bytes, String> {
     unpacked.map(Bytes::from).map_err(|error| format!("it cannot be unpacked: {error}"))
 }
 
-/// §4.6: packed, if that is worth it.
+/// §4.6: packed, if that is worth it, and the receiver takes it so.
 pub(super) fn is_zipped(bytes: &Bytes) -> Option<Bytes> {
     let len = u32::try_from(bytes.len()).ok()?;
     let mut packed = Vec::with_capacity(bytes.len() / 2);
     packed.extend_from_slice(&len.to_le_bytes());
     packed.extend_from_slice(&lz4_flex::block::compress(bytes));
-    (packed.len() < bytes.len() / 8 * 7).then(|| packed.into())
+    // In one frame only what needs no room, and otherwise what has enough.
+    let is_taken = match is_small(packed.len()) {
+        true => is_small(bytes.len()),
+        false => u64::from(len) / RATIO <= u64::try_from(packed.len()).unwrap_or(u64::MAX),
+    };
+    (is_taken && packed.len() < bytes.len() / 8 * 7).then(|| packed.into())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// As a peer would that keeps to nothing.
+    fn packed(len: usize) -> Bytes {
+        let mut packed = u32::try_from(len).unwrap().to_le_bytes().to_vec();
+        packed.extend_from_slice(&lz4_flex::block::compress(&vec![7; len]));
+        packed.into()
+    }
+
+    /// §4.6.
+    #[test]
+    fn nothing_unpacks_to_more_than_there_is_room_for() {
+        let small = |len| body(0, true, packed(len), 1 << 30, Executed::Never);
+        assert_eq!(small(SMALL).unwrap().bytes.len(), SMALL);
+        let error = small(SMALL + 1).unwrap_err();
+        assert_eq!((error.kind(), error.executed()), (Kind::Value, Executed::Never));
+        let large = |bytes: Bytes| {
+            let mut assembly = Assembly::new(bytes.len(), true, 0);
+            assembly.add(&Block { total: None, bytes }).unwrap();
+            assembly.message(1 << 30, Executed::Yes)
+        };
+        assert_eq!(large(packed(20_000_000)).unwrap_err().kind(), Kind::Value);
+        // Words in no order, so that it becomes about a third.
+        let words: Vec<u8> = (0..40_000_u64)
+            .flat_map(|at| (at.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58).to_be_bytes())
+            .map(|byte| byte.wrapping_mul(37))
+            .collect();
+        let taken = is_zipped(&Bytes::from(words.clone())).unwrap();
+        assert_eq!(large(taken).unwrap().body.bytes, words);
+    }
+
+    /// What would be refused is sent as it is.
+    #[test]
+    fn only_what_is_taken_is_compressed() {
+        let is = |len| is_zipped(&vec![7; len].into()).is_some();
+        assert!(is(1000) && is(SMALL));
+        assert!(!is(SMALL + 1) && !is(20_000_000));
+    }
+
+    #[tokio::test]
+    async fn room_is_for_what_a_message_unpacks_to() {
+        let budget = Budget::new(1 << 20, 1 << 20, true);
+        let first = budget.room(100_000).await.unwrap();
+        let second = budget.room(100_000);
+        assert!(tokio::time::timeout(std::time::Duration::ZERO, second).await.is_err());
+        drop(first);
+        assert!(budget.room(1 << 20).await.is_some());
+        let budget = Budget::new(1 << 20, 1 << 20, false);
+        let rooms = [budget.room(1 << 19).await, budget.room(1 << 19).await];
+        assert!(rooms.iter().all(Option::is_some));
+    }
 }

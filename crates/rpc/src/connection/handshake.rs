@@ -18,7 +18,7 @@ use crate::event::{Event, Observers, Side};
 use crate::policy::Permits;
 use crate::proto::v2::{
     Algorithm, BLOCKS, Binding, Checksum, Flags, Frame, Frames, HELLO_MAX, Head, Hello, HelloError,
-    KEEP_ALIVE_MIN, Key, PREFACE, Type, WINDOW_MIN, fail_payload, is_same,
+    KEEP_ALIVE_MIN, Key, PREFACE, SMALL, Type, WINDOW_MIN, fail_payload, is_same,
 };
 use crate::transport::Stream;
 use crate::{Error, Executed, Kind};
@@ -265,13 +265,14 @@ impl Introduction {
     /// Takes these limits, within the bounds of what can be said and waited for (§4.3).
     pub(crate) fn limit(&mut self, limits: Limits) {
         /// About seven weeks, the most that a HELLO can say.
-        const LONGEST: Duration = Duration::from_millis(u32::MAX as u64);
+        const LONGEST: Duration = Duration::from_millis(0xFFFF_FFFF);
+        let small = u64::try_from(SMALL).unwrap_or(u64::MAX);
         self.limits = Limits {
             max_block: limits.max_block.clamp(*BLOCKS.start(), *BLOCKS.end()),
             stream_window: limits.stream_window.max(WINDOW_MIN),
             connection_window: limits.connection_window.max(WINDOW_MIN),
             // What there is never room for is not taken.
-            max_message: limits.max_message.min(limits.large_messages.max(SMALL as u64)),
+            max_message: limits.max_message.min(limits.large_messages.max(small)),
             handshake: limits.handshake.min(LONGEST),
             frame: limits.frame.min(LONGEST),
             keep_alive: limits.keep_alive.clamp(KEEP_ALIVE_MIN, LONGEST),

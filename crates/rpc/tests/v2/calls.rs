@@ -222,7 +222,11 @@ async fn a_client_makes_so_many_calls_at_a_time() {
 /// §3, §4.6.
 #[tokio::test]
 async fn checksums_and_compression_are_agreed_on() {
-    let text = "the same again and ".repeat(20_000);
+    let short = "the same again and ".repeat(1_000);
+    let same = "the same again and ".repeat(20_000);
+    let lines =
+        |at: u32| format!("{{\"id\":{},\"state\":\"sent\"}},", at.wrapping_mul(2_654_435_761));
+    let lines: String = (0..20_000).map(lines).collect();
     for algorithm in Algorithm::ALL {
         for compress in [true, false] {
             let (client, _server) = pair(
@@ -236,8 +240,10 @@ async fn checksums_and_compression_are_agreed_on() {
                 },
                 |it| it.checksums(&Algorithm::ALL).compress(),
             );
-            let echo: String = client.call("echo", &text).await.unwrap();
-            assert!(echo == text, "{algorithm:?} {compress}");
+            for text in [&short, &same, &lines] {
+                let echo: String = client.call("echo", text).await.unwrap();
+                assert!(echo == *text, "{algorithm:?} {compress}");
+            }
             assert_eq!(client.call::<_, u32>("add", &(1, 2)).await.unwrap(), 3);
         }
     }

@@ -122,6 +122,8 @@ pub(crate) struct Extensions {
 pub(crate) enum FrameError {
     #[error("a frame of {len} bytes; the limit is {limit}")]
     Long { len: usize, limit: usize },
+    #[error("a compressed message; no compression was agreed on")]
+    Zip,
     #[error("a frame is too short for what it is")]
     Short,
     #[error("a frame of the unknown type {0}")]
@@ -209,10 +211,12 @@ impl Type {
 
     /// Which flags it may have.
     const fn flags(self) -> Flags {
-        let block = Flags(1 | 2 | 4 | 32);
+        let block = Flags(1 | 2 | 4);
         match self {
-            Self::Open => block.and(Flags(8 | 16 | 64)),
-            Self::Data | Self::Reply => block,
+            Self::Open => block.and(Flags(8 | 16 | 32 | 64)),
+            Self::Reply => block.and(Flags::ZIP),
+            // What is compressed says so with what it begins with, and exchanges are not.
+            Self::Data => block,
             _ => Flags::NONE,
         }
     }
@@ -262,6 +266,7 @@ impl Head {
 pub(crate) struct Frames {
     checksum: Checksum,
     limit: usize,
+    zip: bool,
 }
 
 impl Frames {
@@ -272,7 +277,12 @@ impl Frames {
         let limit = HEAD.saturating_sub(LEN).saturating_add(EXTENSIONS_MAX);
         let limit = limit.saturating_add(FIXED_MAX).saturating_add(payload);
         let limit = limit.saturating_add(checksum.size());
-        Self { checksum, limit }
+        Self { checksum, limit, zip: false }
+    }
+
+    /// Takes compressed messages, if that was agreed on (§4.6).
+    pub(crate) fn zipped(self, zip: bool) -> Self {
+        Self { zip, ..self }
     }
 
     /// How many bytes the first frame still lacks, if its length is there.
@@ -299,11 +309,11 @@ impl Frames {
         let mut frame = bytes.split_to(whole).freeze();
         let body = self.checksum.check(&frame).ok_or(FrameError::Checksum)?;
         frame.truncate(body);
-        parse(frame).map(Some)
+        parse(frame, self.zip).map(Some)
     }
 }
 
-fn parse(mut frame: Bytes) -> Result<Frame, FrameError> {
+fn parse(mut frame: Bytes, zip: bool) -> Result<Frame, FrameError> {
     let Some(&[_, _, _, _, kind, flags, e0, e1, s0, s1, s2, s3]) = frame.first_chunk::<HEAD>()
     else {
         return Err(FrameError::Short);
@@ -315,6 +325,9 @@ fn parse(mut frame: Bytes) -> Result<Frame, FrameError> {
         return Err(FrameError::Flags { kind, flags });
     }
     let flags = Flags(flags);
+    if flags.has(Flags::ZIP) && !zip {
+        return Err(FrameError::Zip);
+    }
     let stream = u32::from_le_bytes([s0, s1, s2, s3]);
     frame.advance(HEAD);
     let ext = usize::from(u16::from_le_bytes([e0, e1]));

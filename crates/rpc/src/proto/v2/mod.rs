@@ -33,7 +33,7 @@ pub(crate) const REASON_MAX: usize = 4096;
 /// For the fuzzer: whatever the bytes are, they are frames or an error, within their bounds.
 #[doc(hidden)]
 pub fn look_at(data: &[u8]) {
-    let frames = Frames::new(Checksum::None, 4096);
+    let frames = Frames::new(Checksum::None, 4096).zipped(true);
     let mut bytes = bytes::BytesMut::from(data);
     loop {
         let before = bytes.len();

@@ -177,23 +177,24 @@ impl Pool {
             self.fill(up.is_empty(), now);
         }
         let most = up.first().ok_or(Lack::Connection)?.most_calls();
-        up.retain(|it| !it.is_full());
+        // Each is asked once: that is a lock.
+        let mut up: Vec<_> = up.into_iter().map(|it| (it.in_flight(), it)).collect();
+        up.retain(|(calls, it)| !it.is_full(*calls));
         if let Some(avoided) = avoided
-            && up.iter().any(|it| !Arc::ptr_eq(it, avoided))
+            && up.iter().any(|(_, it)| !Arc::ptr_eq(it, avoided))
         {
-            up.retain(|it| !Arc::ptr_eq(it, avoided));
+            up.retain(|(_, it)| !Arc::ptr_eq(it, avoided));
         }
-        match &*up {
-            [] => Err(Lack::Room(most)),
-            [one] => Ok(Arc::clone(one)),
+        let quiet = match &*up {
+            [] | [_] => up.first(),
             several => {
                 let first = meshx_rt::random::below(several.len());
                 let step = 1 + meshx_rt::random::below(several.len() - 1);
                 let pair = [several.get(first), several.get((first + step) % several.len())];
-                let least = pair.into_iter().flatten().min_by_key(|it| it.in_flight());
-                least.map(Arc::clone).ok_or(Lack::Room(most))
+                pair.into_iter().flatten().min_by_key(|(calls, _)| *calls)
             }
-        }
+        };
+        quiet.map(|(_, it)| Arc::clone(it)).ok_or(Lack::Room(most))
     }
 
     /// Begins to make what is missing. Where there is none at all, one is made first: it tells

@@ -9,10 +9,9 @@ use crate::{Error, Executed, Kind};
 const AHEAD: u64 = 256 * 1024;
 
 impl Connection {
-    /// Whether it has all the calls that the peer takes at a time (§7.1).
-    pub(crate) fn is_full(&self) -> bool {
-        let limit = usize::try_from(self.max_streams).unwrap_or(usize::MAX);
-        self.in_flight() >= limit
+    /// Whether so many calls are all that the peer takes at a time (§7.1).
+    pub(crate) fn is_full(&self, calls: usize) -> bool {
+        calls >= usize::try_from(self.max_streams).unwrap_or(usize::MAX)
     }
 
     /// How many calls the peer takes at a time.

@@ -151,3 +151,15 @@ fn a_changed_frame_is_none() {
         assert_eq!(frames.next(&mut changed), Err(FrameError::Checksum), "{bit}");
     }
 }
+
+/// §4.6: what is compressed was agreed on, and says so where it begins.
+#[test]
+fn compressed_messages_come_only_where_they_were_agreed_on() {
+    let flags = Flags::END.and(Flags::ZIP);
+    let opened = || frame(Type::Open, flags, 1, &[], &open("add", b"1"));
+    assert_eq!(parse(opened()), Err(FrameError::Zip));
+    let agreed = frames().zipped(true);
+    assert!(matches!(agreed.next(&mut opened()), Ok(Some(Frame::Open(_)))));
+    let mut block = frame(Type::Data, flags, 1, &[], b"1");
+    assert!(matches!(agreed.next(&mut block), Err(FrameError::Flags { .. })));
+}

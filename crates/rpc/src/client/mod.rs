@@ -302,7 +302,6 @@ impl Call<'_> {
             let connection = pool.pick(patience, None).await?;
             // What nobody answers is not more than the connection writes.
             connection.drained().await;
-            connection.check(argument.bytes.len())?;
             let extensions = self.extensions(1, self.trace())?;
             let request = Request {
                 function: self.function,
@@ -436,8 +435,9 @@ impl Call<'_> {
                     times.queue = begun.elapsed();
                     used = Some(Arc::clone(&connection));
                     match self.send(&connection, argument, deadline, (made, trace), way) {
-                        // Another call was faster: there will be a place.
-                        Err(error) if error.kind() == Kind::Overloaded => {
+                        // Another call was faster, or it was replaced just now: there is a place
+                        // elsewhere, or will be.
+                        Err(error) if error.kind() == Kind::Overloaded || !connection.is_open() => {
                             tokio::task::yield_now().await;
                         }
                         sent => break sent?,

@@ -309,17 +309,14 @@ impl Pool {
     fn retire(&self, connection: Arc<Connection>) {
         let ended = self.ended.clone();
         tokio::spawn(async move {
-            let reason = loop {
-                if connection.in_flight() == 0 {
-                    break "it is replaced";
-                }
+            let replaced = || Error::new(Kind::Draining, Executed::Maybe, "it is replaced");
+            while !connection.close_if_idle(replaced()) {
                 tokio::select! {
                     () = connection.closed() => return,
-                    () = ended.cancelled() => break "the client was dropped",
+                    () = ended.cancelled() => return connection.close(dropped()),
                     () = tokio::time::sleep(Duration::from_millis(100)) => {}
                 }
-            };
-            connection.close(Error::new(Kind::Draining, Executed::Maybe, reason));
+            }
         });
     }
 }

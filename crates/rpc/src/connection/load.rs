@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 
 use super::{Connection, lock};
-use crate::{Error, Executed, Kind};
 
 /// So much waits to be written before who expects no answer waits, too.
 const AHEAD: u64 = 256 * 1024;
@@ -17,20 +16,6 @@ impl Connection {
     /// How many calls the peer takes at a time.
     pub(crate) fn most_calls(&self) -> u32 {
         self.max_streams
-    }
-
-    /// Whether the peer takes a message of that length, and new calls at all.
-    pub(crate) fn check(&self, size: usize) -> Result<(), Error> {
-        let limit = self.max_message;
-        if u64::try_from(size).unwrap_or(u64::MAX) > limit {
-            let reason = format!("an argument of {size} bytes; {limit} are taken");
-            return Err(Error::new(Kind::Value, Executed::Never, reason).at(&self.peer.address));
-        }
-        if !self.is_open() {
-            let reason = "the peer takes no new calls";
-            return Err(Error::new(Kind::Draining, Executed::Never, reason).at(&self.peer.address));
-        }
-        Ok(())
     }
 
     /// Waits until not too much is to be written, or the connection is closed.

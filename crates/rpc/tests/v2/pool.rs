@@ -1,10 +1,13 @@
 //! The connections of a client: when they are made, shared and replaced.
 
 use std::io;
+use std::pin::Pin;
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use meshx_rpc::transport::{Carried, Dial, Memory, Stream};
 use meshx_rpc::{Client, Executed, Functions, Incoming, Kind, Limits, Outgoing, Retries, Server};
+use tokio::io::AsyncWrite;
 use tokio::time::{Instant, sleep};
 
 use crate::{Count, functions, pair};
@@ -183,6 +186,75 @@ async fn calls_wait_for_a_place_on_a_connection() {
     assert_eq!((error.kind(), error.executed()), (Kind::Overloaded, Executed::Never), "{error}");
     long.await.unwrap().unwrap();
     client.function("add").timeout(limit).fire(&(1, 2)).await.unwrap();
+}
+
+/// A way that takes no more after so many bytes.
+struct Narrow(Memory, usize);
+
+struct Half(Box<dyn AsyncWrite + Send + Unpin>, usize);
+
+impl AsyncWrite for Half {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        waker: &mut task::Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let left = bytes.len().min(self.1);
+        if left == 0 {
+            return Poll::Pending;
+        }
+        let wrote = Pin::new(&mut self.0).poll_write(waker, &bytes[..left]);
+        if let Poll::Ready(Ok(count)) = &wrote {
+            self.1 -= count;
+        }
+        wrote
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, waker: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(waker)
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        waker: &mut task::Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(waker)
+    }
+}
+
+impl Dial for Narrow {
+    fn dial(&self) -> Carried<'_, Stream> {
+        Box::pin(async move {
+            let stream = self.0.dial().await?;
+            let write = Box::new(Half(stream.write, self.1));
+            Ok(Stream { write, ..stream })
+        })
+    }
+
+    fn address(&self) -> String {
+        "over there".to_owned()
+    }
+}
+
+/// What nobody answers does not pile up, either.
+#[tokio::test(start_paused = true)]
+async fn casts_without_an_answer_wait_for_a_peer_that_takes_nothing() {
+    let (there, listen) = Memory::pair();
+    let _server = Server::new(functions()).listen(listen).start();
+    let client = Client::to(Narrow(there, 100_000)).connections(1).start();
+    let text = "x".repeat(30_000);
+    let mut fired = 0;
+    let error = loop {
+        let call = client.function("echo").timeout(Duration::from_millis(100));
+        match call.fire(&text).await {
+            Ok(()) => fired += 1,
+            Err(error) => break error,
+        }
+        assert!(fired < 1000);
+    };
+    assert_eq!((error.kind(), error.executed()), (Kind::Overloaded, Executed::Never), "{error}");
+    assert!(error.to_string().starts_with("echo at over there: "), "{error}");
+    assert!(fired > 5, "{fired}");
 }
 
 /// Whatever fails says of which function, where, and how long it was waited for.

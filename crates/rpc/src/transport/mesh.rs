@@ -174,3 +174,67 @@ impl<M: ServiceMesh + 'static> fmt::Debug for MeshDial<M> {
         f.debug_tuple("MeshDial").field(&self.connected.destination).finish()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use meshx_core::Lease;
+
+    use super::*;
+
+    /// A mesh that panics when it is asked who calls, until it does not.
+    struct Failing(AtomicBool);
+
+    impl ServiceMesh for Failing {
+        async fn start(&self, service: Service) -> Result<Running, MeshError> {
+            let local = service.local.unwrap();
+            let (name, id) = (service.name, service.id);
+            Ok(Running { name, id, local, public: local, lease: Lease::new(|| ()) })
+        }
+
+        async fn ready(&self, _: &Running, _: Duration) -> Result<(), MeshError> {
+            Ok(())
+        }
+
+        async fn stop(&self, _: Running) -> Result<(), MeshError> {
+            Ok(())
+        }
+
+        async fn connect(&self, _: &Running, upstream: Upstream) -> Result<Connected, MeshError> {
+            let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+            let lease = Lease::new(|| ());
+            Ok(Connected { destination: upstream.destination, local, lease })
+        }
+
+        async fn disconnect(&self, _: Connected) -> Result<(), MeshError> {
+            Ok(())
+        }
+
+        fn caller(&self, _: &Running, _: SocketAddr) -> Option<String> {
+            assert!(!self.0.load(Ordering::SeqCst), "as it should");
+            Some("spiffe://mesh/caller".to_owned())
+        }
+    }
+
+    #[tokio::test]
+    async fn asking_who_calls_may_fail_for_all_that_are_asked_for() {
+        let mesh = Failing(AtomicBool::new(true));
+        let service = Service::named("orders".parse().unwrap());
+        let (served, mut listening) = Mesh::serve(mesh, service).await.unwrap();
+        let address = listening.listener.local_addr().unwrap();
+        // As many as are asked for at a time, and all of them fail.
+        for _ in 0..ASKED {
+            let dialled = net::dial(address, CONNECT).await.unwrap();
+            let (_, peer) = listening.listener.accept().await.unwrap();
+            listening.asked.spawn(ask(Arc::clone(&listening.shared), dialled, peer));
+        }
+        let wait = tokio::time::timeout(Duration::from_millis(100), listening.accept());
+        assert!(wait.await.is_err());
+        served.0.mesh.0.store(false, Ordering::SeqCst);
+        let _second = net::dial(address, CONNECT).await.unwrap();
+        let accepted = listening.accept().await.unwrap();
+        assert_eq!(accepted.identity.as_deref(), Some("spiffe://mesh/caller"));
+    }
+}

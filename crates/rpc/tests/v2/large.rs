@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use meshx_rpc::transport::Tcp;
-use meshx_rpc::{Body, Client, Executed, Kind, Limits, Server};
+use meshx_rpc::{Body, Client, Executed, Incoming, Kind, Limits, Outgoing, Server};
 
 use crate::{functions, pair, plain};
 
@@ -130,7 +130,24 @@ async fn limits_below_the_bounds_are_taken_for_the_bounds() {
         keep_alive: Duration::ZERO,
         ..Limits::default()
     };
-    let (client, _server) = pair(functions(), |it| it.limits(tiny), |it| it.limits(tiny));
+    let all = functions().add_exchange(
+        "back",
+        async |mut words: Incoming<String>, mut back: Outgoing<String>| {
+            while let Some(word) = words.next().await {
+                back.send(&word?).await?;
+            }
+            Ok::<_, meshx_rpc::Error>(())
+        },
+    );
+    let (client, _server) = pair(all, |it| it.limits(tiny), |it| it.limits(tiny));
+    let (mut say, mut hear) = client.function("back").open::<String, String>().await.unwrap();
+    let word = "x".repeat(30_000);
+    for _ in 0..4 {
+        say.send(&word).await.unwrap();
+    }
+    for _ in 0..4 {
+        assert!(hear.next().await.unwrap().unwrap() == word);
+    }
     for len in [0, 1025, 40_000, 200_000] {
         let sent = bytes(len, 3);
         let raw = client.function("raw").call_raw(Body::raw(sent.clone())).await.unwrap();

@@ -205,8 +205,9 @@ impl Control {
                 Control::Exit { from: with.sender()?, to: with.pid()? }
             }
             (op::EXIT2, 4) | (op::EXIT2_TT, 5) => {
-                // A VM checks only the one with a token.
-                let from = if elements == 5 { with.sender()? } else { with.pid()? };
+                // A VM checks only the one with a token. Nobody sends the other for others, either, and
+                // what was read must be writable as what takes its place (26).
+                let from = with.sender()?;
                 let to = Destination::Pid(with.pid()?);
                 if elements == 5 {
                     with.reader.skip()?;

@@ -138,7 +138,8 @@ impl Pool {
                 }
             }
         };
-        let found = tokio::time::timeout_at(patience.until, found).await;
+        // Apart, so that calls which find one at once are small.
+        let found = Box::pin(tokio::time::timeout_at(patience.until, found)).await;
         found.map_err(|_| {
             // As it is now, for the words.
             if let Err(lack) = self.choose(avoided) {

@@ -80,7 +80,6 @@ mod to;
 
 /// What is written there compiles.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
 #[doc = include_str!("../../../docs/node.md")]
 struct Documents;
 

@@ -24,6 +24,11 @@ mod serve;
 mod upstreams;
 mod vm;
 
+/// What is written there compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 pub use child::launch;
 pub use error::WorkloadError;
 pub use member::{Member, MemberConfig, UpstreamGuard};

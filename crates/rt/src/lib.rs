@@ -10,7 +10,9 @@ pub mod net;
 pub mod random;
 mod relay;
 mod seldom;
+mod turn;
 
 pub use backoff::Backoff;
 pub use relay::{Ended, Side, Tap, relay};
 pub use seldom::Seldom;
+pub use turn::after_others;

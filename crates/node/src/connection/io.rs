@@ -3,7 +3,6 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -202,7 +201,7 @@ async fn write(connection: &Connection, mut stream: WriteHalf, mut last: BytesMu
             // Where several processes send, they are about to: one write for all of them is worth more
             // than the first message at once. From time to time it is tried out.
             if several || takes.is_multiple_of(TRY_GATHERING) {
-                after_others().await;
+                meshx_rt::after_others().await;
             }
             takes = takes.wrapping_add(1);
             several = connection.take(&mut batch) > 1;
@@ -232,20 +231,6 @@ async fn write(connection: &Connection, mut stream: WriteHalf, mut last: BytesMu
         }
     }
     drop(tokio::time::timeout(CLOSING, stream.shutdown()).await);
-}
-
-/// Lets the tasks run that are ready now. `tokio::task::yield_now` would wait for the machine, too:
-/// it goes by way of the poll for I/O.
-async fn after_others() {
-    let mut waited = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut waited, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// Writes once, as much as is taken.

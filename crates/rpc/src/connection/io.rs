@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -174,7 +173,7 @@ async fn write(connection: &Arc<Connection>, mut stream: Write) {
         if batch.is_empty() {
             // Where several tasks send, they are about to: one write for all of them.
             if several || takes.is_multiple_of(TRY_GATHERING) {
-                after_others().await;
+                meshx_rt::after_others().await;
             }
             takes = takes.wrapping_add(1);
             several = connection.take_out(&mut batch) > 1;
@@ -287,19 +286,6 @@ impl KeepAlive {
         self.heard = heard;
         self.due = Instant::now() + self.every;
     }
-}
-
-/// Lets the tasks run that are ready now, without going by way of the poll for I/O.
-async fn after_others() {
-    let mut waited = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut waited, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// What both sides understand; the rest is given back.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::assembly::Budget;
 use super::outbox::{Outbox, Taken};
-use super::{Connection, Limits, Out, Service, client, io, server};
+use super::{Connection, Limits, Out, Service, client, io, served};
 use crate::context::{Peer, Protocol, Refs};
 use crate::event::{Event, Observers, Side};
 use crate::policy::Permits;
@@ -382,7 +382,7 @@ fn establish(
         why: Mutex::default(),
         calls: client::Calls::default(),
         permits,
-        served: server::Served::default(),
+        served: served::Served::default(),
         observers: own.observers.clone(),
     })
 }

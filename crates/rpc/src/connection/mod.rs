@@ -1,5 +1,6 @@
 //! Connections of version 2 (`docs/protocol/rpc.md`): many calls at a time on each.
 
+mod arguments;
 mod assembly;
 mod client;
 mod exchange;
@@ -8,6 +9,8 @@ mod io;
 mod load;
 mod outbox;
 mod pieces;
+mod running;
+mod served;
 mod server;
 mod slots;
 
@@ -113,7 +116,7 @@ pub(crate) struct Connection {
     calls: client::Calls,
     /// What the peer may call; `None`: all there is.
     permits: Option<Permits>,
-    served: server::Served,
+    served: served::Served,
     observers: Observers,
 }
 

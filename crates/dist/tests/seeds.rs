@@ -6,46 +6,33 @@ mod dist;
 #[path = "../../../fuzz/src/link.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a module of another crate")]
 mod link;
+#[path = "../../../fuzz/src/seeds.rs"]
+#[allow(unreachable_pub, reason = "a module of another crate")]
+mod on_seeds;
 
-use std::path::Path;
-
-/// Runs `target` on each of its seeds, on each of their beginnings, and on nothing.
-#[track_caller]
-fn run(name: &str, target: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(name);
-    let seeds = std::fs::read_dir(&folder).expect("a folder of seeds");
-    let mut count = 0;
-    for seed in seeds {
-        let seed = std::fs::read(seed.expect("a seed").path()).expect("a seed");
-        for end in 0..=seed.len() {
-            target(&seed[..end]);
-        }
-        count += 1;
-    }
-    assert!(count >= 3, "only {count} seeds in {}", folder.display());
-}
+use on_seeds::run;
 
 #[test]
 fn epmd_request() {
-    run("epmd_request", dist::epmd_request);
+    run("epmd_request", 3, dist::epmd_request);
 }
 
 #[test]
 fn epmd_reply() {
-    run("epmd_reply", dist::epmd_reply);
+    run("epmd_reply", 3, dist::epmd_reply);
 }
 
 #[test]
 fn handshake_name() {
-    run("handshake_name", dist::handshake_name);
+    run("handshake_name", 3, dist::handshake_name);
 }
 
 #[test]
 fn handshake_observer() {
-    run("handshake_observer", dist::handshake_observer);
+    run("handshake_observer", 3, dist::handshake_observer);
 }
 
 #[test]
 fn link() {
-    run("link", link::link);
+    run("link", 3, link::link);
 }

@@ -1,37 +1,25 @@
 //! The fuzz targets on their seeds, on stable.
 
-use std::path::Path;
-
 #[path = "../../../../fuzz/src/etf.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a module of another crate")]
 mod etf;
+#[path = "../../../../fuzz/src/seeds.rs"]
+#[allow(unreachable_pub, reason = "a module of another crate")]
+mod on_seeds;
 
-/// Runs `target` on each of its seeds, and on each of their beginnings.
-#[track_caller]
-fn run(name: &str, target: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(name);
-    let mut count = 0;
-    for seed in std::fs::read_dir(&folder).expect("a folder of seeds") {
-        let seed = std::fs::read(seed.expect("a seed").path()).expect("a seed");
-        for end in 0..=seed.len() {
-            target(&seed[..end]);
-        }
-        count += 1;
-    }
-    assert!(count >= 6, "only {count} seeds in {}", folder.display());
-}
+use on_seeds::run;
 
 #[test]
 fn term_decode() {
-    run("term_decode", etf::term_decode);
+    run("term_decode", 6, etf::term_decode);
 }
 
 #[test]
 fn dist_header() {
-    run("dist_header", etf::dist_header);
+    run("dist_header", 6, etf::dist_header);
 }
 
 #[test]
 fn text_parse() {
-    run("text_parse", etf::text_parse);
+    run("text_parse", 6, etf::text_parse);
 }

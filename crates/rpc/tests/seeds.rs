@@ -4,12 +4,12 @@
 #[allow(dead_code, unreachable_pub, reason = "a module of another crate")]
 mod rpc_v1;
 
-#[path = "../../../fuzz/src/rpc_v2.rs"]
-#[allow(dead_code, unreachable_pub, reason = "a module of another crate")]
-mod rpc_v2;
 #[path = "../../../fuzz/src/seeds.rs"]
 #[allow(unreachable_pub, reason = "a module of another crate")]
 mod on_seeds;
+#[path = "../../../fuzz/src/rpc_v2.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a module of another crate")]
+mod rpc_v2;
 
 use on_seeds::run;
 

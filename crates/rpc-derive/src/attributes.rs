@@ -11,8 +11,10 @@ use syn::{Attribute, LitStr};
 /// Of a function.
 #[derive(Debug, Default)]
 pub(crate) struct Manner {
-    pub(crate) idempotent: bool,
-    pub(crate) cast: bool,
+    /// Where it is said that it may run more than once.
+    pub(crate) idempotent: Option<Span>,
+    /// Where it is said that its caller does not wait.
+    pub(crate) cast: Option<Span>,
     pub(crate) timeout: Option<Duration>,
     /// Where it is said that the function is not one of the service.
     pub(crate) skip: Option<Span>,
@@ -42,11 +44,11 @@ pub(crate) fn take(attributes: &mut Vec<Attribute>) -> syn::Result<Manner> {
     for attribute in ours.collect::<Vec<_>>() {
         attribute.parse_nested_meta(|meta| {
             if meta.path.is_ident("idempotent") {
-                once(&meta, !manner.idempotent)?;
-                manner.idempotent = true;
+                once(&meta, manner.idempotent.is_none())?;
+                manner.idempotent = Some(meta.path.span());
             } else if meta.path.is_ident("cast") {
-                once(&meta, !manner.cast)?;
-                manner.cast = true;
+                once(&meta, manner.cast.is_none())?;
+                manner.cast = Some(meta.path.span());
             } else if meta.path.is_ident("skip") {
                 once(&meta, manner.skip.is_none())?;
                 manner.skip = Some(meta.path.span());
@@ -59,8 +61,10 @@ pub(crate) fn take(attributes: &mut Vec<Attribute>) -> syn::Result<Manner> {
             Ok(())
         })?;
     }
+    let says_more =
+        manner.idempotent.is_some() || manner.cast.is_some() || manner.timeout.is_some();
     match manner.skip {
-        Some(span) if manner.idempotent || manner.cast || manner.timeout.is_some() => {
+        Some(span) if says_more => {
             Err(syn::Error::new(span, "nothing else can be said of a function that is skipped"))
         }
         _ => Ok(manner),

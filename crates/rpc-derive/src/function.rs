@@ -8,6 +8,7 @@ use syn::{
 };
 
 use crate::attributes::{self, Manner};
+use crate::exchange::{self, Messages};
 use crate::owned;
 
 /// serde reads tuples of up to so many.
@@ -27,6 +28,8 @@ pub(crate) struct Function {
     pub(crate) about: String,
     pub(crate) manner: Manner,
     pub(crate) arguments: Vec<(Ident, Type)>,
+    /// Those of an exchange.
+    pub(crate) messages: Option<Messages>,
     /// What it gives; of a cast that is perhaps nothing.
     pub(crate) output: Option<Type>,
     attributes: Vec<Attribute>,
@@ -43,7 +46,12 @@ impl Function {
         let ident = signature.ident.clone();
         shape(signature)?;
         let arguments = arguments(signature)?;
-        let output = output(signature, manner.cast)?;
+        let messages = Messages::read(&arguments)?;
+        let output = output(signature, manner.cast.is_some(), messages.is_some())?;
+        if messages.is_some() {
+            let value = output.as_ref().and_then(parts).map(|(value, _)| value);
+            exchange::check(&manner, value)?;
+        }
         let plain = unmarked(&ident);
         let name = service.map_or_else(|| plain.clone(), |it| format!("{it}.{plain}"));
         let wrong = |message| Err(syn::Error::new(ident.span(), message));
@@ -57,7 +65,7 @@ impl Function {
         let constant = Ident::new(&plain.to_uppercase(), ident.span());
         let about = attributes::docs(&function.attrs);
         let attributes = function.attrs.clone();
-        Ok(Self { ident, constant, name, about, manner, arguments, output, attributes })
+        Ok(Self { ident, constant, name, about, manner, arguments, messages, output, attributes })
     }
 
     /// Its name, without what says that it is no keyword.
@@ -67,16 +75,7 @@ impl Function {
 
     /// Value and error of its result, if it is written as one.
     pub(crate) fn parts(&self) -> Option<(&Type, &Type)> {
-        let Some(Type::Path(path)) = &self.output else { return None };
-        let last = path.path.segments.last().filter(|last| last.ident == "Result")?;
-        let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
-        let mut arguments = arguments.args.iter();
-        match (arguments.next()?, arguments.next()?, arguments.next()) {
-            (GenericArgument::Type(value), GenericArgument::Type(error), None) => {
-                Some((value, error))
-            }
-            _ => None,
-        }
+        parts(self.output.as_ref()?)
     }
 
     /// On what it depends whether it exists.
@@ -88,6 +87,17 @@ impl Function {
     pub(crate) fn remarks(&self) -> impl Iterator<Item = &Attribute> {
         let kept = ["doc", "deprecated"];
         self.attributes.iter().filter(move |it| kept.iter().any(|kept| it.path().is_ident(kept)))
+    }
+}
+
+fn parts(output: &Type) -> Option<(&Type, &Type)> {
+    let Type::Path(path) = output else { return None };
+    let last = path.path.segments.last().filter(|last| last.ident == "Result")?;
+    let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
+    let mut arguments = arguments.args.iter();
+    match (arguments.next()?, arguments.next()?, arguments.next()) {
+        (GenericArgument::Type(value), GenericArgument::Type(error), None) => Some((value, error)),
+        _ => None,
     }
 }
 
@@ -154,7 +164,7 @@ fn arguments(signature: &Signature) -> syn::Result<Vec<(Ident, Type)>> {
     Ok(arguments)
 }
 
-fn output(signature: &Signature, cast: bool) -> syn::Result<Option<Type>> {
+fn output(signature: &Signature, cast: bool, exchange: bool) -> syn::Result<Option<Type>> {
     match &signature.output {
         ReturnType::Type(_, output) => {
             owned::check(output)?;
@@ -162,8 +172,12 @@ fn output(signature: &Signature, cast: bool) -> syn::Result<Option<Type>> {
         }
         ReturnType::Default if cast => Ok(None),
         ReturnType::Default => {
-            let message = "a function of a service gives a `Result`; one whose caller is not to \
-                           wait for it is marked with #[rpc(cast)]";
+            let message = if exchange {
+                "an exchange gives `Result<(), _>`: its error is how it ends"
+            } else {
+                "a function of a service gives a `Result`; one whose caller is not to \
+                 wait for it is marked with #[rpc(cast)]"
+            };
             Err(syn::Error::new(signature.ident.span(), message))
         }
     }

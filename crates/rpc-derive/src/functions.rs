@@ -2,9 +2,10 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
-use syn::Ident;
 use syn::spanned::Spanned;
+use syn::{Ident, Type};
 
+use crate::exchange::Messages;
 use crate::function::Function;
 use crate::service::Service;
 
@@ -74,10 +75,14 @@ fn constant(service: &Service, function: &Function) -> TokenStream {
 
 /// Adds one function.
 fn addition(trait_ident: &Ident, function: &Function, own: &Ident, all: &Ident) -> TokenStream {
-    let Function { ident, constant, about, arguments, output, .. } = function;
+    let Function { ident, constant, about, arguments, messages, output, .. } = function;
     let conditions = function.conditions();
     let names: Vec<_> = arguments.iter().map(|(name, _)| name).collect();
-    let kinds = arguments.iter().map(|(_, kind)| kind);
+    let kinds: Vec<_> = arguments.iter().map(|(_, kind)| kind).collect();
+    let (add, parameters) = match messages {
+        Some(_) => (quote!(add_exchange), quote!(#(#names: #kinds),*)),
+        None => (quote!(add), quote!((#(#names,)*): (#(#kinds,)*))),
+    };
     let running = quote!(<__S as #trait_ident>::#ident(&#own, #(#names),*).await);
     let running = match output {
         Some(_) => running,
@@ -92,7 +97,7 @@ fn addition(trait_ident: &Ident, function: &Function, own: &Ident, all: &Ident) 
         #(#conditions)*
         let #all = {
             let #own = ::core::clone::Clone::clone(&#own);
-            #all.add(Self::#constant, move |(#(#names,)*): (#(#kinds,)*)| {
+            #all.#add(Self::#constant, move |#parameters| {
                 let #own = ::core::clone::Clone::clone(&#own);
                 async move { #running }
             })
@@ -104,17 +109,21 @@ fn addition(trait_ident: &Ident, function: &Function, own: &Ident, all: &Ident) 
 /// Has the compiler complain of types where they are written.
 fn travels(function: &Function) -> TokenStream {
     let conditions = function.conditions();
-    let arguments = function
-        .arguments
-        .iter()
-        .map(|(_, kind)| quote_spanned!(kind.span()=> ::meshx_rpc::service::argument::<#kind>();));
-    let output = function
-        .output
-        .iter()
-        .map(|kind| quote_spanned!(kind.span()=> ::meshx_rpc::service::outcome::<#kind>();));
+    let of = |check: &str, kind: &Type| {
+        let check = Ident::new(check, Span::call_site());
+        quote_spanned!(kind.span()=> ::meshx_rpc::service::#check::<#kind>();)
+    };
+    let (travelling, outcome, failure): (Vec<_>, _, _) = match &function.messages {
+        Some(Messages { said, heard }) => (vec![said, heard], "ending", "reason"),
+        None => {
+            let kinds = function.arguments.iter().map(|(_, kind)| kind);
+            (kinds.collect(), "outcome", "failure")
+        }
+    };
+    let arguments = travelling.into_iter().map(|kind| of("argument", kind));
+    let output = function.output.iter().map(|kind| of(outcome, kind));
     let parts = function.parts().map(|(value, error)| {
-        let value = quote_spanned!(value.span()=> ::meshx_rpc::service::value::<#value>(););
-        let error = quote_spanned!(error.span()=> ::meshx_rpc::service::failure::<#error>(););
+        let (value, error) = (of("value", value), of(failure, error));
         quote!(#value #error)
     });
     quote!(#(#conditions)* { #(#arguments)* #(#output)* #parts })

@@ -2,6 +2,7 @@
 
 mod attributes;
 mod client;
+mod exchange;
 mod function;
 mod functions;
 mod owned;
@@ -39,13 +40,13 @@ use service::Service;
 ///
 /// Everything else is an `async fn` of `&self` and at most 16 owned arguments, which gives a
 /// `Result`; it may have a body. Who calls it, and until when, it learns from `Context::current()`.
-/// Arguments, results and errors are serde's `Serialize` and `DeserializeOwned`, and can be sent
-/// between threads; errors are `Display` as well. Neither the trait nor its functions have
+/// Arguments, results, messages and errors are serde's `Serialize` and `DeserializeOwned`, and can be
+/// sent between threads; errors are `Display` as well, and that of an exchange may be an `Error`. Neither the trait nor its functions have
 /// parameters of types or lifetimes.
 ///
 /// Arguments travel as one tuple, also one alone: other callers send `(7,)`, in JSON `[7]`, and for
-/// none `()`, in JSON `null`; Elixir programs send a list. `OrdersClient` writes them as
-/// `Codec::Postcard`: both sides must have been built with the same types, as what was sent does not
+/// none `()`, in JSON `null`; Elixir programs send a list. A message travels as it is. `OrdersClient`
+/// writes both as `Codec::Postcard`: both sides must have been built with the same types, as what was sent does not
 /// tell of which types it is. Another codec is the choice of the plain client:
 /// `client.function(OrdersFunctions::GET)`.
 ///
@@ -94,6 +95,64 @@ use service::Service;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Messages both ways
+///
+/// A function whose two arguments are `Incoming<_>` and `Outgoing<_>` (by these names, in this order) is
+/// an exchange of messages both ways. The client opens it, and has the other ends:
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use meshx_rpc::{Client, Server, transport::Memory};
+/// use meshx_rpc::{Error, Incoming, Outgoing};
+///
+/// #[meshx_rpc::service(name = "desk")]
+/// pub trait Desk {
+///     /// The sum so far, after each number.
+///     async fn sums(&self, numbers: Incoming<i64>, sums: Outgoing<i64>) -> Result<(), Error>;
+/// }
+///
+/// struct Clerk;
+///
+/// impl Desk for Clerk {
+///     async fn sums(
+///         &self,
+///         mut numbers: Incoming<i64>,
+///         mut sums: Outgoing<i64>,
+///     ) -> Result<(), Error> {
+///         let mut sum = 0;
+///         while let Some(number) = numbers.next().await {
+///             sum += number?;
+///             sums.send(&sum).await?;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Error> {
+/// # let (dial, listen) = Memory::pair();
+/// # let server = Server::new(DeskFunctions::of(Arc::new(Clerk))).listen(listen).start();
+/// let desk = DeskClient::new(Client::to(dial).start());
+/// let (mut numbers, mut sums) = desk.sums().await?; // Outgoing<i64>, Incoming<i64>
+/// numbers.send(&40).await?;
+/// numbers.send(&2).await?;
+/// drop(numbers); // there are no more
+/// let mut heard = Vec::new();
+/// while let Some(sum) = sums.next().await {
+///     heard.push(sum?);
+/// }
+/// assert_eq!(heard, [40, 42]);
+/// # drop(server);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// It gives `Result<(), _>`, whose error the client finds as the last of what it hears, as an `Error`:
+/// `CallError::from` makes of it the application's own again. So it learns, too, that it may not call
+/// it. An exchange is neither `cast` nor `idempotent`; its `timeout` is that of the whole of it, and
+/// without one it takes as long as it takes, or as the call has in which it was opened. It ends with
+/// the last clone of its client at the latest. In version 1 of the protocol there is none.
 #[proc_macro_attribute]
 pub fn service(
     attribute: proc_macro::TokenStream,

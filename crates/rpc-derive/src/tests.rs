@@ -119,6 +119,41 @@ fn arguments_are_owned_and_have_names() {
 }
 
 #[test]
+fn an_exchange_has_both_ends_and_nothing_else() {
+    let ends = "two arguments, `Incoming<_>` and then `Outgoing<_>`";
+    let one = |arguments: &str, place: &str| {
+        refused(&format!("async fn sums(&self, {arguments}) -> Result<(), E>;"), place, ends);
+    };
+    one("all: Incoming<u8>", "Incoming<u8>");
+    one("all: Outgoing<u8>", "Outgoing<u8>");
+    one("out: Outgoing<u8>, all: Incoming<u8>", "Outgoing<u8>");
+    one("all: Incoming<u8>, more: Incoming<u8>", "Incoming<u8>");
+    one("first: u8, all: Incoming<u8>, out: meshx_rpc::Outgoing<u8>", "Incoming<u8>");
+    one("all: Incoming<u8>, out: ::meshx_rpc::Outgoing<u8>, last: u8", "Incoming<u8>");
+    one("first: u8, out: ::meshx_rpc::Outgoing<u8>", "::meshx_rpc::Outgoing<u8>");
+    let sums = |attribute: &str, output: &str| {
+        let arguments = "all: Incoming<u8>, out: rpc::Outgoing<Vec<u8>>";
+        format!("{attribute} async fn sums(&self, {arguments}) {output};")
+    };
+    refused(&sums("", ""), "sums", "an exchange gives `Result<(), _>`");
+    refused(&sums("", "-> Result<u8, E>"), "u8", "goes by `Outgoing<_>`");
+    refused(&sums("", "-> Result<(u8,), E>"), "(u8,)", "goes by `Outgoing<_>`");
+    refused(&sums("#[rpc(cast)]", ""), "cast", "an exchange is no cast");
+    refused(&sums("#[rpc(cast)]", "-> Result<(), E>"), "cast", "an exchange is no cast");
+    refused(&sums("#[rpc(idempotent)]", "-> Result<(), E>"), "idempotent", "not made again");
+    accepted(&sums("", "-> Result<(), E>"));
+    accepted(&sums("#[rpc(timeout = \"1h\")]", "-> Answer"));
+    refused(
+        "async fn sums(&self, all: Incoming<&str>, out: Outgoing<u8>) -> Result<(), E>;",
+        "&",
+        "no reference",
+    );
+    // Other types of these names, and what is not called from elsewhere.
+    accepted("async fn get(&self, all: Incoming, out: Outgoing<'static, u8>) -> Result<(), E>;");
+    accepted("#[rpc(skip)] async fn get(&self, all: Incoming<u8>) { }");
+}
+
+#[test]
 fn attributes_say_what_is_known_of_them_once() {
     let one = |attribute: &str, place: &str, message: &str| {
         let function = format!("{attribute} async fn get(&self) -> Result<(), E> {{ }}");

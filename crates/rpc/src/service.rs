@@ -13,6 +13,7 @@ pub use meshx_rpc_derive::service;
 use crate::client::{Call, Client};
 use crate::codec::Codec;
 use crate::error::{Error, Kind};
+use crate::functions::Failure;
 
 /// Why a call of a typed client failed.
 ///
@@ -83,13 +84,21 @@ impl<T, E> Outcome for Result<T, E> {
     type Error = E;
 }
 
-/// Compiles for what can be an argument.
+/// Compiles for what can be an argument, or a message of an exchange.
 #[doc(hidden)]
 pub const fn argument<T: Serialize + DeserializeOwned + Send + Sync + 'static>() {}
 
 /// Compiles for what a function can give.
 #[doc(hidden)]
 pub const fn outcome<T: Outcome>() {}
+
+/// Compiles for what an exchange can give.
+#[doc(hidden)]
+pub const fn ending<T: Outcome<Value = ()>>() {}
+
+/// Compiles for what an exchange can fail with: it is read where it is wanted.
+#[doc(hidden)]
+pub const fn reason<E: Failure + Send>() {}
 
 /// Compiles for what can be a result.
 #[doc(hidden)]

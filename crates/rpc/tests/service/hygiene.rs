@@ -17,6 +17,8 @@ mod surroundings {
     pub(super) struct Client;
     pub(super) struct Future;
     pub(super) struct Clone;
+    pub(super) struct Incoming;
+    pub(super) struct Outgoing;
     pub(super) mod std {}
 }
 
@@ -52,6 +54,12 @@ pub(super) trait Odd {
     async fn of(&self) -> ::core::result::Result<Text, Text>;
 
     async fn clone(&self, all: Text) -> ::core::result::Result<Text, Text>;
+
+    async fn open(
+        &self,
+        service: ::meshx_rpc::Incoming<u8>,
+        functions: ::meshx_rpc::Outgoing<u8>,
+    ) -> ::core::result::Result<(), ::meshx_rpc::Error>;
 }
 
 #[derive(Debug)]
@@ -88,6 +96,17 @@ impl Odd for Real {
     async fn clone(&self, all: Text) -> ::core::result::Result<Text, Text> {
         Ok(all)
     }
+
+    async fn open(
+        &self,
+        mut service: ::meshx_rpc::Incoming<u8>,
+        mut functions: ::meshx_rpc::Outgoing<u8>,
+    ) -> ::core::result::Result<(), ::meshx_rpc::Error> {
+        while let Some(number) = service.next().await {
+            functions.send(&number?).await?;
+        }
+        Ok(())
+    }
 }
 
 #[tokio::test]
@@ -98,5 +117,10 @@ async fn names_of_arguments_and_surroundings_are_free() {
     assert_eq!(sum, 136);
     assert_eq!(odd.of().await.unwrap(), "of");
     assert_eq!(odd.clone("it".to_owned()).await.unwrap(), "it");
-    assert_eq!(OddFunctions::names(), [OddFunctions::NAMES, OddFunctions::OF, OddFunctions::CLONE]);
+    let (mut out, mut back) = odd.open().await.unwrap();
+    out.send(&7).await.unwrap();
+    assert_eq!(back.next().await.unwrap().unwrap(), 7);
+    let [names, of, clone, open] = OddFunctions::names() else { panic!("four") };
+    assert_eq!([*names, *of], [OddFunctions::NAMES, OddFunctions::OF]);
+    assert_eq!([*clone, *open], [OddFunctions::CLONE, OddFunctions::OPEN]);
 }

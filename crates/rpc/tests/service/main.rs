@@ -3,6 +3,7 @@
 
 mod allowed;
 mod calls;
+mod exchanges;
 mod hygiene;
 mod manners;
 

@@ -50,13 +50,16 @@ const PLAIN: usize = 3;
 const TARPC: usize = 5;
 const TARPC_TUNED: usize = 6;
 const VOLO: usize = 7;
-const ERPC: usize = 8;
+const TONIC: usize = 8;
+const TONIC_TUNED: usize = 9;
+const CAPNP: usize = 10;
+const ERPC: usize = 11;
 
-/// Third-party peers, and those of them whose runtime is the usual one.
-const PEERS: [usize; 3] = [TARPC, TARPC_TUNED, VOLO];
-const UNTUNED: [usize; 2] = [TARPC, VOLO];
+/// Third-party peers, and those of them whose runtime is the usual one; Cap'n Proto knows no other.
+const PEERS: [usize; 6] = [TARPC, TARPC_TUNED, VOLO, TONIC, TONIC_TUNED, CAPNP];
+const UNTUNED: [usize; 4] = [TARPC, VOLO, TONIC, CAPNP];
 
-const SUBJECTS: [Subject; 10] = [
+const SUBJECTS: [Subject; 13] = [
     Subject {
         whose: Whose::Ours,
         name: "raw",
@@ -104,6 +107,24 @@ const SUBJECTS: [Subject; 10] = [
         name: "volo",
         title: "Volo (Thrift), its pool",
         cells: &[ONE, MANY, LARGE, LARGES, BESIDE],
+    },
+    Subject {
+        whose: Whose::Tonic,
+        name: "tonic",
+        title: "tonic",
+        cells: &[ONE, MANY, CROWD, LARGE, LARGES, BESIDE],
+    },
+    Subject {
+        whose: Whose::Tonic,
+        name: "tonic-1",
+        title: "tonic, current-thread",
+        cells: &[ONE, MANY, CROWD, LARGE, LARGES],
+    },
+    Subject {
+        whose: Whose::Capnp,
+        name: "capnp",
+        title: "Cap'n Proto, current-thread",
+        cells: &[ONE, MANY, CROWD, LARGE, LARGES, BESIDE],
     },
     Subject {
         whose: Whose::Erlang,
@@ -293,4 +314,21 @@ fn ratios(section: &mut Section, (cell, title): (&str, &str), all: &Measured) {
 
 fn scaled(sample: &Sample, factor: f64) -> Sample {
     sample.values().iter().map(|value| value * factor).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_those_of_the_subjects() {
+        let names = [RAW, OURS, PLAIN, ERPC].map(|number| SUBJECTS[number].name);
+        assert_eq!(names, ["raw", "meshx", "meshx-plain", "erpc"]);
+        for (number, subject) in SUBJECTS.iter().enumerate() {
+            let peer = ![Whose::Ours, Whose::Erlang].contains(&subject.whose);
+            let tuned = subject.name.ends_with("-1");
+            assert_eq!(PEERS.contains(&number), peer, "{}", subject.name);
+            assert_eq!(UNTUNED.contains(&number), peer && !tuned, "{}", subject.name);
+        }
+    }
 }

@@ -22,8 +22,7 @@ const BEAM: &str = "rpcserver@127.0.0.1";
 pub(super) struct Company<'s> {
     stage: &'s Stage,
     /// The programs of third-party peers.
-    tarpc: Option<PathBuf>,
-    volo: Option<PathBuf>,
+    peers: Vec<(Whose, PathBuf)>,
     erlang: Option<Erlang>,
 }
 
@@ -33,12 +32,22 @@ struct Erlang {
     _epmd: Program,
 }
 
+/// Peers: what they are called, their folder and their program.
+const PEERS: [(Whose, &str, &str, &str); 4] = [
+    (Whose::Tarpc, "tarpc", "rpc", "rpc-peers"),
+    (Whose::Volo, "Volo", "volo", "volo-peer"),
+    (Whose::Tonic, "tonic", "tonic", "tonic-peer"),
+    (Whose::Capnp, "Cap'n Proto", "capnp", "capnp-peer"),
+];
+
 /// Whose processes they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
     Ours,
     Tarpc,
     Volo,
+    Tonic,
+    Capnp,
     Erlang,
 }
 
@@ -55,18 +64,21 @@ pub(super) struct Numbers {
 impl<'s> Company<'s> {
     /// What is not there is left out, with a notice.
     pub(super) fn gather(stage: &'s Stage, section: &mut Section) -> Self {
-        let tarpc = there("tarpc", build("rpc", "rpc-peers"), section);
-        let volo = there("Volo", build("volo", "volo-peer"), section);
+        let mut peers = Vec::new();
+        for (whose, name, folder, program) in PEERS {
+            if let Some(path) = there(name, build(folder, program), section) {
+                peers.push((whose, path));
+            }
+        }
         let erlang = there("`:erpc`", Erlang::start(stage), section);
-        Self { stage, tarpc, volo, erlang }
+        Self { stage, peers, erlang }
     }
 
     pub(super) fn has(&self, whose: Whose) -> bool {
         match whose {
             Whose::Ours => true,
-            Whose::Tarpc => self.tarpc.is_some(),
-            Whose::Volo => self.volo.is_some(),
             Whose::Erlang => self.erlang.is_some(),
+            _ => self.peers.iter().any(|(peer, _)| *peer == whose),
         }
     }
 
@@ -151,12 +163,11 @@ impl<'s> Company<'s> {
     }
 
     fn program(&self, whose: Whose) -> Result<PathBuf> {
-        let peer = match whose {
-            Whose::Tarpc => &self.tarpc,
-            Whose::Volo => &self.volo,
-            Whose::Ours | Whose::Erlang => &Some(std::env::current_exe()?),
-        };
-        peer.clone().context("it could not be built")
+        if whose == Whose::Ours {
+            return Ok(std::env::current_exe()?);
+        }
+        let path = self.peers.iter().find(|(peer, _)| *peer == whose).map(|(_, path)| path.clone());
+        path.context("it could not be built")
     }
 }
 

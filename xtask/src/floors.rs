@@ -28,6 +28,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
     ("rpc-derive", 2, &[]),
     ("node", 2, &[]),
     ("discovery", 2, &[]),
+    ("rpc-node", 3, &[]),
     ("workload", 3, &[]),
     ("dashboard", 3, &[]),
     ("meshx", 3, &[]),

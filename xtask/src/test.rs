@@ -39,7 +39,7 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
 /// What the tests start besides what they bring with them.
 struct Built {
     meshx: PathBuf,
-    /// The folder of the examples of `meshx-node`.
+    /// The folder of the examples of `meshx-node` and `meshx-rpc-node`.
     examples: PathBuf,
 }
 
@@ -70,7 +70,7 @@ fn build_examples() -> Result<PathBuf> {
     let messages = step::output(
         cargo()
             .stderr(Stdio::inherit())
-            .args(["build", "--package=meshx-node", "--examples"])
+            .args(["build", "--package=meshx-node", "--package=meshx-rpc-node", "--examples"])
             .args(["--message-format=json", "--quiet"]),
     )?;
     let one = executable(&messages, "counter").context("cargo did not say where examples are")?;

@@ -187,6 +187,11 @@ impl Node {
         self.inner.peers.all().into_iter().map(info).collect()
     }
 
+    /// Whether that node is connected, or is this one.
+    pub fn is_connected(&self, node: &str) -> bool {
+        *self.name() == node || self.inner.peers.up_to(node).is_some()
+    }
+
     /// What happens to other nodes from now on, as `net_kernel:monitor_nodes/2` for all types. Who
     /// falls 1024 events behind loses the oldest, and is told how many.
     pub fn monitor_nodes(&self) -> broadcast::Receiver<NodeEvent> {

@@ -43,6 +43,8 @@ pub enum Protocol {
     V1,
     /// The multiplexed successor (`docs/protocol/rpc.md`).
     V2,
+    /// None of these: the distribution of Erlang nodes (`meshx-rpc-node`).
+    Erlang,
 }
 
 /// Pairs of names and values that travel with a call, besides its argument.
@@ -71,8 +73,9 @@ tokio::task_local! {
 }
 
 impl Context {
-    /// Of a call that came.
-    pub(crate) fn new(
+    /// Of a call that came. For programs that let callers in by a protocol of their own
+    /// ([`Functions::call`](crate::Functions::call)).
+    pub fn new(
         peer: Arc<Peer>,
         function: Arc<str>,
         req_ref: u64,

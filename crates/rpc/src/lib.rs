@@ -1,6 +1,7 @@
 //! RPC by an explicit allow-list.
 //!
-//! * [`Functions`]: what a server offers, and nothing else.
+//! * [`Functions`]: what a server offers, and nothing else. Erlang and Elixir nodes call the same by
+//!   `erpc` and `GenServer` with `meshx-rpc-node`.
 //! * [`Body`] and [`Codec`]: arguments and results as bytes.
 //! * [`Error`]: why a call failed, and whether the function ran.
 //! * [`Policy`]: who may call which of them.
@@ -18,6 +19,7 @@ pub mod event;
 mod exchange;
 mod functions;
 pub mod listing;
+mod local;
 mod policy;
 mod proto;
 mod server;

@@ -80,7 +80,7 @@ pub fn meshx() -> PathBuf {
     path
 }
 
-/// An example of `meshx-node`: in the folder `MESHX_EXAMPLES`, else in the target folder of the test.
+/// An example of `meshx-node` or `meshx-rpc-node`: in the folder `MESHX_EXAMPLES`, else in the target folder of the test.
 pub fn example(name: &str) -> PathBuf {
     let beside_the_test = || {
         let test = std::env::current_exe().unwrap();
@@ -88,7 +88,7 @@ pub fn example(name: &str) -> PathBuf {
     };
     let folder = std::env::var_os("MESHX_EXAMPLES").map_or_else(beside_the_test, PathBuf::from);
     let path = folder.join(name);
-    let build = "cargo build -p meshx-node --examples";
+    let build = "cargo build -p meshx-node -p meshx-rpc-node --examples";
     assert!(path.is_file(), "no {}: run `{build}` first", path.display());
     path
 }

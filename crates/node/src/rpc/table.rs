@@ -53,7 +53,8 @@ const LIMIT: Duration = Duration::from_hours(1);
 /// ```
 #[derive(Clone)]
 pub struct RpcTable {
-    functions: HashMap<(Atom, Atom, u8), Arc<Function>>,
+    /// By module, name and number of parameters; `None`: any.
+    functions: HashMap<(Atom, Atom, Option<u8>), Arc<Function>>,
     pub(super) limit: Duration,
 }
 
@@ -70,7 +71,7 @@ pub struct RpcCall {
     pub process: Pid,
     /// The process that called.
     pub caller: Pid,
-    /// As many as the function has.
+    /// As many as the function has; of a [variadic](RpcTable::variadic) one, any number.
     pub arguments: Vec<Term>,
 }
 
@@ -150,10 +151,38 @@ impl RpcTable {
     /// Adds a function that takes and gives terms. Large binaries are not copied on their way.
     #[must_use]
     pub fn terms<F>(
-        mut self,
+        self,
         module: &str,
         function: &str,
         arity: u8,
+        run: impl Fn(RpcCall) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<Term, Raise>> + Send + 'static,
+    {
+        self.insert(module, function, Some(arity), run)
+    }
+
+    /// Adds a function of any number of parameters, 255 at most: it says by itself ([`Raise`]) which it
+    /// does not take. One of the same name with a fixed number of them counts before it.
+    #[must_use]
+    pub fn variadic<F>(
+        self,
+        module: &str,
+        function: &str,
+        run: impl Fn(RpcCall) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<Term, Raise>> + Send + 'static,
+    {
+        self.insert(module, function, None, run)
+    }
+
+    fn insert<F>(
+        mut self,
+        module: &str,
+        function: &str,
+        arity: Option<u8>,
         run: impl Fn(RpcCall) -> F + Send + Sync + 'static,
     ) -> Self
     where
@@ -184,7 +213,11 @@ impl RpcTable {
         arity: usize,
     ) -> Option<&Arc<Function>> {
         let arity = u8::try_from(arity).ok()?;
-        self.functions.get(&(module.clone(), function.clone(), arity))
+        let mut key = (module.clone(), function.clone(), Some(arity));
+        self.functions.get(&key).or_else(|| {
+            key.2 = None;
+            self.functions.get(&key)
+        })
     }
 }
 
@@ -197,5 +230,29 @@ impl Default for RpcTable {
 impl fmt::Debug for RpcTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.functions.keys()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variadic_function_has_every_arity_that_no_other_of_its_name_has() {
+        let table = RpcTable::empty().variadic("m", "f", |_| async { Ok(term!(any)) }).terms(
+            "m",
+            "f",
+            2,
+            |_| async { Ok(term!(two)) },
+        );
+        for arity in [0, 1, 2, 255] {
+            assert!(table.has("m", "f", arity), "{arity}");
+        }
+        assert!(!table.has("m", "g", 0) && !table.has("n", "f", 0));
+        let get = |arity| table.get(&Atom::cut("m"), &Atom::cut("f"), arity);
+        assert!(get(256).is_none());
+        let (one, two, three) = (get(1), get(2), get(3));
+        let same = |a: Option<&Arc<Function>>, b| a.zip(b).is_some_and(|(a, b)| Arc::ptr_eq(a, b));
+        assert!(same(one, three) && !same(one, two));
     }
 }

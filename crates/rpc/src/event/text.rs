@@ -46,6 +46,7 @@ impl Protocol {
         match self {
             Self::V1 => "v1",
             Self::V2 => "v2",
+            Self::Erlang => "erlang",
         }
     }
 }

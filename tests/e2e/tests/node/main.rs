@@ -3,6 +3,7 @@
 
 mod chaos;
 mod examples;
+mod functions;
 mod global;
 mod global_full;
 mod handshake;

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use meshx_rpc::{Body, Client, Error, Kind, Protocol, Retries};
+use meshx_rpc::{Body, Client, Error, Kind, Retries};
 use serde::Serialize;
 
 use super::asking::{Asking, told};
@@ -45,10 +45,7 @@ pub(super) async fn run(arguments: &Ping, output: Output) -> Result<u8, Failure>
             address: address.clone(),
             service: peer.remote.svc_ref,
             node: peer.remote.node_ref,
-            protocol: match peer.protocol {
-                Protocol::V1 => "v1",
-                Protocol::V2 => "v2",
-            },
+            protocol: peer.protocol.name(),
             connect_milliseconds,
             round_trip_milliseconds: Vec::new(),
         };

@@ -52,6 +52,7 @@ pub(super) struct Amounts {
 pub(super) struct Connections {
     v1: AtomicU64,
     v2: AtomicU64,
+    erlang: AtomicU64,
     pub(super) handshakes: Histogram,
     pub(super) ended: Kinds,
     pub(super) failures: Kinds,
@@ -166,6 +167,7 @@ impl Connections {
         let count = match protocol {
             Protocol::V1 => &self.v1,
             Protocol::V2 => &self.v2,
+            Protocol::Erlang => &self.erlang,
         };
         count.fetch_add(1, Ordering::Relaxed);
         self.handshakes.add(took);
@@ -174,8 +176,10 @@ impl Connections {
     /// Those that came up, by protocol.
     pub(super) fn connected(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        [(Protocol::V1.name(), count(&self.v1)), (Protocol::V2.name(), count(&self.v2))]
+        let Self { v1, v2, erlang, .. } = self;
+        [(Protocol::V1, v1), (Protocol::V2, v2), (Protocol::Erlang, erlang)]
             .into_iter()
+            .map(move |(protocol, it)| (protocol.name(), count(it)))
             .filter(|(_, count)| *count > 0)
     }
 

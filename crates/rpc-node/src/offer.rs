@@ -158,7 +158,8 @@ impl Offer {
     }
 
     /// A server that takes `{Function, Arguments}`, for [`Node::serve`] under the name by which it is to be
-    /// called; the name here is the one in events.
+    /// called; the name here is the one in events. As any server it can be stopped by other nodes, and nothing
+    /// starts it again.
     pub fn server(&self, service: &str) -> Desk {
         Desk::new(self.clone(), service)
     }

@@ -38,7 +38,10 @@ pub struct Functions(BTreeMap<Arc<str>, Function>);
 
 /// One of them.
 #[derive(Clone)]
-pub struct Function {
+pub struct Function(Arc<Inside>);
+
+#[derive(Clone)]
+struct Inside {
     name: Arc<str>,
     about: Arc<str>,
     run: Arc<Run>,
@@ -193,7 +196,7 @@ impl Functions {
     #[must_use]
     pub fn about(mut self, name: &str, about: &str) -> Self {
         if let Some(function) = self.0.get_mut(name) {
-            function.about = about.into();
+            Arc::make_mut(&mut function.0).about = about.into();
         }
         self
     }
@@ -224,8 +227,8 @@ impl Functions {
 
     fn insert(mut self, name: &str, run: Run) -> Self {
         let name: Arc<str> = name.into();
-        let function = Function { name: Arc::clone(&name), about: "".into(), run: Arc::new(run) };
-        self.0.insert(name, function);
+        let inside = Inside { name: Arc::clone(&name), about: "".into(), run: Arc::new(run) };
+        self.0.insert(name, Function(Arc::new(inside)));
         self
     }
 }
@@ -233,22 +236,22 @@ impl Functions {
 impl Function {
     /// What it is called.
     pub fn name(&self) -> &Arc<str> {
-        &self.name
+        &self.0.name
     }
 
     /// What it is for.
     pub fn about(&self) -> &str {
-        &self.about
+        &self.0.about
     }
 
     /// Whether it is one of messages both ways.
     pub fn is_exchange(&self) -> bool {
-        matches!(*self.run, Run::Exchange(_))
+        matches!(*self.0.run, Run::Exchange(_))
     }
 
     /// Runs it, once this is polled. A panic is the error of this call, and of no other.
     pub(crate) fn run(&self, context: Context, argument: Body) -> Running {
-        Running { state: State::Call(Arc::clone(&self.run), argument), context }
+        Running { state: State::Call(self.clone(), argument), context }
     }
 
     /// The same, of one that is an exchange.
@@ -259,8 +262,8 @@ impl Function {
         receiving: Receiving,
         sending: Sending,
     ) -> Running {
-        let run = Arc::clone(&self.run);
-        Running { state: State::Exchange(run, codec, Box::new((receiving, sending))), context }
+        let ends = Box::new((receiving, sending));
+        Running { state: State::Exchange(self.clone(), codec, ends), context }
     }
 }
 
@@ -272,8 +275,8 @@ pub(crate) struct Running {
 
 /// The first part of a function runs before there is a future.
 enum State {
-    Call(Arc<Run>, Body),
-    Exchange(Arc<Run>, Codec, Box<(Receiving, Sending)>),
+    Call(Function, Body),
+    Exchange(Function, Codec, Box<(Receiving, Sending)>),
     Going(Answer),
     Over,
 }
@@ -296,11 +299,11 @@ impl Future for Running {
         let this = &mut *self;
         let poll = || {
             let mut going = match std::mem::replace(&mut this.state, State::Over) {
-                State::Call(run, argument) => match &*run {
+                State::Call(function, argument) => match &*function.0.run {
                     Run::Call(run) => run(argument),
                     Run::Exchange(_) => other_way("takes and gives messages: open it"),
                 },
-                State::Exchange(run, codec, ends) => match &*run {
+                State::Exchange(function, codec, ends) => match &*function.0.run {
                     Run::Exchange(run) => run(codec, ends.0, ends.1),
                     Run::Call(_) => other_way("takes one argument: call it"),
                 },
@@ -328,7 +331,7 @@ impl Future for Running {
 
 impl fmt::Debug for Function {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Function").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Function").field("name", &self.0.name).finish_non_exhaustive()
     }
 }
 

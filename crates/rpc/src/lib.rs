@@ -20,6 +20,7 @@ mod exchange;
 mod functions;
 pub mod listing;
 mod local;
+mod patience;
 mod policy;
 mod proto;
 mod server;

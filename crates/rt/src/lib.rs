@@ -15,4 +15,4 @@ mod turn;
 pub use backoff::Backoff;
 pub use relay::{Ended, Side, Tap, relay};
 pub use seldom::Seldom;
-pub use turn::after_others;
+pub use turn::{after_others, wake_together};

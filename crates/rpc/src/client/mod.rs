@@ -1,5 +1,6 @@
 //! Calls functions elsewhere.
 
+mod attempts;
 mod pool;
 mod retry;
 
@@ -11,13 +12,15 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::connection::{Connection, Introduction, Limits, Message, Request};
+use crate::connection::{Connection, Introduction, Limits, Request};
 use crate::context::{Context, Metadata, Peer};
-use crate::event::{Amount, Called, Event, Observe, Side, Times, Way};
-use crate::proto::v2::{Algorithm, Extensions, Key};
+use crate::event::{Event, Observe, Way};
+use crate::patience::Patience;
+use crate::proto::v2::{Algorithm, Key};
 use crate::transport::Dial;
-use crate::{Body, Codec, Error, Executed, Incoming, Kind, Outgoing, TraceParent};
+use crate::{Body, Codec, Error, Executed, Incoming, Kind, Outgoing};
 
+use attempts::Making;
 use pool::Pool;
 use retry::Budget;
 pub use retry::Retries;
@@ -68,13 +71,6 @@ pub struct Call<'c> {
     metadata: Metadata,
 }
 
-/// How long a call may take.
-#[derive(Debug, Clone, Copy)]
-struct Patience {
-    begun: Instant,
-    until: Instant,
-}
-
 impl Client {
     /// To the service that this leads to.
     pub fn to(dial: impl Dial) -> ClientBuilder {
@@ -123,8 +119,9 @@ impl Client {
     ) -> Result<Vec<(Peer, Result<R, Error>)>, Error> {
         let call = self.function(function);
         let argument = call.encode(argument)?;
-        let patience = call.patience();
-        let picked = self.0.pool.pick(patience, None).await;
+        let context = Context::current();
+        let patience = Patience::new(call.timeout, context.as_ref());
+        let picked = self.0.pool.pick((patience, patience.begun), None).await;
         picked.map_err(|error| error.of(function))?;
         let mut instances: Vec<Arc<Connection>> = Vec::new();
         for connection in self.0.pool.up() {
@@ -134,14 +131,15 @@ impl Client {
         }
         let mut running = Vec::new();
         for connection in instances {
-            let until = patience.until;
-            let pending = call.send(&connection, &argument, until, (1, call.trace()), Way::Call);
+            let (now, trace) = (Instant::now(), call.trace(context.as_ref()));
+            let making = Making { patience, now, made: 1, way: Way::Call, trace };
+            let pending = call.send(&connection, &argument, making, context.as_ref());
             running.push((connection, pending));
         }
         let mut answers = Vec::new();
         for (connection, pending) in running {
             let answer = match pending {
-                Ok(mut pending) => within(patience, pending.answer()).await,
+                Ok(pending) => pending.await,
                 Err(error) => Err(error),
             };
             let answer = answer.map_err(|error| error.of(function).at(&connection.peer.address));
@@ -296,13 +294,15 @@ impl Call<'_> {
     pub async fn fire<A: Serialize + ?Sized>(self, argument: &A) -> Result<(), Error> {
         let argument = self.encode(argument)?;
         let Inside { pool, queue, .. } = &*self.client.0;
-        let patience = self.patience();
+        let context = Context::current();
+        let patience = Patience::new(self.timeout, context.as_ref());
         let fired = async {
             let _turn = queue.acquire().await;
-            let connection = pool.pick(patience, None).await?;
+            let connection = pool.pick((patience, patience.begun), None).await?;
             // What nobody answers is not more than the connection writes.
             connection.drained().await;
-            let extensions = self.extensions(1, self.trace())?;
+            let trace = self.trace(context.as_ref());
+            let extensions = self.extensions(1, trace, context.as_ref())?;
             let request = Request {
                 function: self.function,
                 argument: &argument,
@@ -328,17 +328,19 @@ impl Call<'_> {
         self,
     ) -> Result<(Outgoing<O>, Incoming<I>), Error> {
         let pool = &self.client.0.pool;
-        let picked = pool.pick(self.patience(), None).await;
+        let context = Context::current();
+        let patience = Patience::new(self.timeout, context.as_ref());
+        let picked = pool.pick((patience, patience.begun), None).await;
         let connection = picked.map_err(|error| error.of(self.function))?;
         let nothing = Body { codec: self.codec, bytes: bytes::Bytes::new() };
-        let inherited = Context::current().and_then(|context| context.remaining());
+        let inherited = context.as_ref().and_then(Context::remaining);
         let own = (self.timeout != self.client.0.timeout).then_some(self.timeout);
         let request = Request {
             function: self.function,
             argument: &nothing,
             timeout: own.into_iter().chain(inherited).min(),
             way: Way::Stream,
-            extensions: &self.extensions(1, self.trace())?,
+            extensions: &self.extensions(1, self.trace(context.as_ref()), context.as_ref())?,
         };
         let begun = connection.open_exchange(&request).map_err(|error| error.of(self.function));
         let (receiving, sending) = begun?;
@@ -357,169 +359,6 @@ impl Call<'_> {
             let reason = format!("the result cannot be read: {error}");
             Error::new(Kind::Value, Executed::Yes, reason).of(self.function)
         })
-    }
-
-    /// §7.8: no longer than what is left of the call that this is a part of.
-    fn patience(&self) -> Patience {
-        let begun = Instant::now();
-        let own = begun.checked_add(self.timeout).unwrap_or(begun + Duration::from_hours(24));
-        let inherited = Context::current().and_then(|context| context.deadline());
-        Patience { begun, until: inherited.map_or(own, |inherited| own.min(inherited)) }
-    }
-
-    /// Its place in the trace of the call that this is a part of, or in that of its metadata.
-    fn trace(&self) -> Option<TraceParent> {
-        let above = TraceParent::of(&self.metadata);
-        let above = above.or_else(|| TraceParent::of(Context::current()?.metadata()));
-        above.map(|above| above.child())
-    }
-
-    fn extensions(
-        &self,
-        attempt: u32,
-        trace: Option<TraceParent>,
-    ) -> Result<bytes::BytesMut, Error> {
-        let current = Context::current();
-        let extensions = Extensions {
-            traceparent: trace.map(|trace| trace.to_string()),
-            tracestate: current.as_ref().and_then(|it| it.value("tracestate")).map(str::to_owned),
-            metadata: self.metadata.clone(),
-            attempt: (attempt > 1).then(|| u8::try_from(attempt).unwrap_or(u8::MAX)),
-        };
-        if extensions.is_empty() {
-            return Ok(bytes::BytesMut::new());
-        }
-        extensions.encode().ok_or_else(|| {
-            let reason = "its metadata is more than 64 pairs, or than 16 KiB";
-            Error::new(Kind::Value, Executed::Never, reason).of(self.function)
-        })
-    }
-
-    fn send(
-        &self,
-        connection: &Arc<Connection>,
-        argument: &Body,
-        deadline: Instant,
-        (attempt, trace): (u32, Option<TraceParent>),
-        way: Way,
-    ) -> Result<crate::connection::Pending, Error> {
-        connection.call(&Request {
-            function: self.function,
-            argument,
-            timeout: Some(deadline.saturating_duration_since(Instant::now())),
-            way,
-            extensions: &self.extensions(attempt, trace)?,
-        })
-    }
-
-    /// Makes the call, again where that is right (§8.3).
-    async fn attempts(&self, argument: &Body, way: Way) -> Result<Message, Error> {
-        let Inside { pool, queue, retries, budget, .. } = &*self.client.0;
-        let patience = self.patience();
-        let deadline = patience.until;
-        budget.earn();
-        let mut made = 0;
-        let mut avoided = None;
-        loop {
-            made += 1;
-            let begun = Instant::now();
-            let mut times = Times::default();
-            let mut used = None;
-            let mut sent = Amount::default();
-            let trace = self.trace();
-            let attempt = async {
-                let _turn = queue.acquire().await;
-                let _leaves = Leaves(pool);
-                let mut pending = loop {
-                    let connection = pool.pick(patience, avoided.as_ref()).await?;
-                    times.queue = begun.elapsed();
-                    used = Some(Arc::clone(&connection));
-                    match self.send(&connection, argument, deadline, (made, trace), way) {
-                        // Another call was faster, or it was replaced just now: there is a place
-                        // elsewhere, or will be.
-                        Err(error) if error.kind() == Kind::Overloaded || !connection.is_open() => {
-                            tokio::task::yield_now().await;
-                        }
-                        sent => break sent?,
-                    }
-                };
-                sent = pending.sent;
-                pending.answer().await
-            };
-            let result = within(patience, attempt).await;
-            let result = result.map_err(|error| error.of(self.function));
-            if !pool.own.observers.is_empty() {
-                times.exec = begun.elapsed().saturating_sub(times.queue);
-                self.tell((way, trace), used.as_ref(), &result, (made, times, sent));
-            }
-            let error = match result {
-                Ok(message) => return Ok(message),
-                Err(error) => error,
-            };
-            if !retries.may(&error, self.idempotent, made) || !budget.spend() {
-                return Err(error.at(&pool.address()));
-            }
-            let pause = retries.pause(&error, made);
-            if deadline.saturating_duration_since(Instant::now()) <= pause {
-                return Err(error.at(&pool.address()));
-            }
-            tokio::time::sleep(pause).await;
-            avoided = used;
-        }
-    }
-
-    fn tell(
-        &self,
-        (way, trace): (Way, Option<TraceParent>),
-        used: Option<&Arc<Connection>>,
-        result: &Result<Message, Error>,
-        (attempt, times, sent): (u32, Times, Amount),
-    ) {
-        let received = result.as_ref().map_or(Amount::default(), |message| Amount {
-            bytes: message.body.bytes.len() as u64,
-            blocks: message.blocks,
-        });
-        self.client.0.pool.own.observers.tell(&Event::Called(&Called {
-            side: Side::Client,
-            way,
-            function: self.function,
-            peer: used.map(|connection| &*connection.peer),
-            req_ref: 0,
-            trace,
-            result: result.as_ref().map(|_| ()),
-            attempt,
-            times,
-            sent,
-            received,
-        }));
-    }
-}
-
-impl Patience {
-    /// All of it, in whole milliseconds.
-    fn whole(self) -> Duration {
-        let whole = self.until.saturating_duration_since(self.begun).as_millis();
-        Duration::from_millis(u64::try_from(whole).unwrap_or(u64::MAX))
-    }
-}
-
-/// §7.8, at the caller.
-async fn within<T>(
-    patience: Patience,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    tokio::time::timeout_at(patience.until, work).await.unwrap_or_else(|_| {
-        let reason = format!("no answer came within {:?}", patience.whole());
-        Err(Error::new(Kind::Deadline, Executed::Maybe, reason))
-    })
-}
-
-/// A call that ends, however it does, leaves its place to another.
-struct Leaves<'p>(&'p Pool);
-
-impl Drop for Leaves<'_> {
-    fn drop(&mut self) {
-        self.0.freed();
     }
 }
 

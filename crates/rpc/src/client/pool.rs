@@ -9,9 +9,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Patience;
 use crate::connection::{self, Connection, Introduction};
 use crate::event::Event;
+use crate::patience::Patience;
 use crate::transport::Dial;
 use crate::{Error, Executed, Kind};
 
@@ -29,6 +29,8 @@ pub(super) struct Pool {
     dial: Arc<dyn Dial>,
     pub(super) own: Arc<Introduction>,
     places: Vec<Place>,
+    /// Where the next call looks first.
+    next: AtomicUsize,
     age: Option<Duration>,
     /// A connection was made, or could not be.
     changed: Notify,
@@ -88,6 +90,7 @@ impl Pool {
             dial,
             own: Arc::new(own),
             places: (0..connections.max(1)).map(|_| Place::default()).collect(),
+            next: AtomicUsize::new(0),
             age,
             changed: Notify::new(),
             freed: Notify::new(),
@@ -105,11 +108,11 @@ impl Pool {
     /// one, and for a place among its calls, as long as the caller does.
     pub(super) async fn pick(
         self: &Arc<Self>,
-        patience: Patience,
+        (patience, now): (Patience, Instant),
         avoided: Option<&Arc<Connection>>,
     ) -> Result<Arc<Connection>, Error> {
         // Who waits for a place already goes first.
-        let lack = match self.choose(avoided) {
+        let lack = match self.choose(now, avoided) {
             Ok(connection) if self.crowd.load(Ordering::Relaxed) == 0 => return Ok(connection),
             Ok(connection) => Lack::Room(connection.most_calls()),
             Err(lack) => lack,
@@ -120,7 +123,7 @@ impl Pool {
             let _turn = self.turn.lock().await;
             loop {
                 let (changed, freed) = (self.changed.notified(), self.freed.notified());
-                let next = match self.choose(avoided) {
+                let next = match self.choose(Instant::now(), avoided) {
                     Ok(connection) => return connection,
                     Err(Lack::Connection) => self.next_attempt(),
                     Err(Lack::Room(_)) => Some(Instant::now() + LOOK),
@@ -142,7 +145,7 @@ impl Pool {
         let found = Box::pin(tokio::time::timeout_at(patience.until, found)).await;
         found.map_err(|_| {
             // As it is now, for the words.
-            if let Err(lack) = self.choose(avoided) {
+            if let Err(lack) = self.choose(Instant::now(), avoided) {
                 last = lack;
             }
             self.lacking(&last, patience)
@@ -161,41 +164,48 @@ impl Pool {
         self.places.iter().filter_map(|place| place.open(Instant::now())).map(|it| it.0).collect()
     }
 
-    /// One that takes a call at once. Those that are missing, or too old, are made in the background.
+    /// One that takes a call at once: of two, each time others, the less busy one. Those that are missing,
+    /// or too old, are made in the background.
     fn choose(
         self: &Arc<Self>,
+        now: Instant,
         avoided: Option<&Arc<Connection>>,
     ) -> Result<Arc<Connection>, Lack> {
-        let now = Instant::now();
-        let mut all_new = true;
-        let mut up = Vec::with_capacity(self.places.len());
-        for place in &self.places {
-            let open = place.open(now);
-            all_new &= matches!(open, Some((_, true)));
-            up.extend(open.map(|it| it.0));
-        }
-        if !all_new {
-            self.fill(up.is_empty(), now);
-        }
-        let most = up.first().ok_or(Lack::Connection)?.most_calls();
-        // Each is asked once: that is a lock.
-        let mut up: Vec<_> = up.into_iter().map(|it| (it.in_flight(), it)).collect();
-        up.retain(|(calls, it)| !it.is_full(*calls));
-        if let Some(avoided) = avoided
-            && up.iter().any(|(_, it)| !Arc::ptr_eq(it, avoided))
-        {
-            up.retain(|(_, it)| !Arc::ptr_eq(it, avoided));
-        }
-        let quiet = match &*up {
-            [] | [_] => up.first(),
-            several => {
-                let first = meshx_rt::random::below(several.len());
-                let step = 1 + meshx_rt::random::below(several.len() - 1);
-                let pair = [several.get(first), several.get((first + step) % several.len())];
-                pair.into_iter().flatten().min_by_key(|(calls, _)| *calls)
+        let (mut most, mut missing, mut fallback) = (None, false, None);
+        let mut best: Option<(usize, Arc<Connection>)> = None;
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        for step in 0..self.places.len() {
+            let at = first.wrapping_add(step) % self.places.len();
+            let Some(place) = self.places.get(at) else { break };
+            let Some((connection, is_new)) = place.open(now) else {
+                missing = true;
+                continue;
+            };
+            missing |= !is_new;
+            most = Some(connection.most_calls());
+            let calls = connection.in_flight();
+            if connection.is_full(calls) {
+                continue;
             }
-        };
-        quiet.map(|(_, it)| Arc::clone(it)).ok_or(Lack::Room(most))
+            if avoided.is_some_and(|avoided| Arc::ptr_eq(&connection, avoided)) {
+                fallback = Some(connection);
+                continue;
+            }
+            match &best {
+                None => best = Some((calls, connection)),
+                Some((fewest, _)) => {
+                    if calls < *fewest {
+                        best = Some((calls, connection));
+                    }
+                    break;
+                }
+            }
+        }
+        if missing {
+            self.fill(most.is_none(), now);
+        }
+        let quiet = best.map(|(_, connection)| connection).or(fallback);
+        quiet.ok_or_else(|| most.map_or(Lack::Connection, Lack::Room))
     }
 
     /// Begins to make what is missing. Where there is none at all, one is made first: it tells

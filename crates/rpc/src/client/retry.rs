@@ -1,7 +1,7 @@
 //! When a call is made again, and how often at most.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -70,6 +70,8 @@ impl Retries {
 #[derive(Debug)]
 pub(super) struct Budget {
     part: f64,
+    /// Calls that are not in `left` yet.
+    calls: AtomicU32,
     left: Mutex<(f64, Instant)>,
 }
 
@@ -80,21 +82,22 @@ const MOST: f64 = 100.0;
 
 impl Budget {
     pub(super) fn new(part: f64) -> Self {
-        Self { part, left: Mutex::new((FREE, Instant::now())) }
+        Self { part, calls: AtomicU32::new(0), left: Mutex::new((FREE, Instant::now())) }
     }
 
     /// A call was made.
     pub(super) fn earn(&self) {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        left.0 = (left.0 + self.part).min(MOST);
+        // It may wrap: so many calls earn what may be saved up many times over.
+        self.calls.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether one more retry is affordable.
     pub(super) fn spend(&self) -> bool {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
+        let earned = f64::from(self.calls.swap(0, Ordering::Relaxed)) * self.part;
         let passed = now.saturating_duration_since(left.1).as_secs_f64();
-        *left = ((left.0 + passed * FREE).min(MOST), now);
+        *left = ((left.0 + earned + passed * FREE).min(MOST), now);
         if left.0 < 1.0 {
             return false;
         }

@@ -1,7 +1,9 @@
 //! Arguments that come in blocks (§7.3, §7.4).
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -136,10 +138,26 @@ impl Connection {
         call.place = Some(place);
         let connection = Arc::clone(self);
         tokio::spawn(async move {
-            match assembly.message(connection.limits.max_message, Executed::Never) {
-                Ok(message) => connection.run(call, message).await,
-                Err(error) => connection.finish(&call, Amount::default(), Err(error)),
-            }
+            let late = call.deadline.is_some_and(|at| at <= Instant::now());
+            let message = match assembly.message(connection.limits.max_message, Executed::Never) {
+                Ok(_) if late => {
+                    let reason = "the time was over before it began";
+                    Err(Error::new(Kind::Deadline, Executed::Never, reason))
+                }
+                message => message,
+            };
+            let message = match message {
+                Ok(message) => message,
+                Err(error) => return connection.finish(&call, Amount::default(), Err(error)),
+            };
+            let mut begins = Some((call, message));
+            poll_fn(|task| {
+                if let Some((call, message)) = begins.take() {
+                    connection.run(task, call, message);
+                }
+                Poll::Ready(())
+            })
+            .await;
         });
     }
 }

@@ -1,38 +1,52 @@
 //! Calls that wait for answers.
 
-use std::sync::{Arc, Mutex};
+use std::future::Future;
+use std::ops::{Deref, DerefMut};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use tokio::sync::oneshot;
+use bytes::{BufMut, Bytes};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::assembly::{Assembly, Message, body};
 use super::exchange::{Receiving, Sending};
 use super::io::common;
 use super::outbox::is_small;
-use super::slots::{Answer, Place, Slot, Slots, Waiting};
+use super::slots::{Answer, Coming, Place, Slot, Slots, Waiting};
 use super::{Connection, lock};
 use crate::event::{Amount, Way};
+use crate::patience::Patience;
 use crate::proto::v2::{Block, Flags, Frame, Head, Type};
 use crate::{Body, Error, Executed, Kind, NAME_MAX};
+
+/// A call of whose time no more than this is left has a timer of its own. Most calls end before that.
+const SOON: Duration = Duration::from_millis(200);
+/// So often the calls of a connection are looked through for those ([`Connection::watch_clock`]).
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// A call to be made.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request<'a> {
     pub(crate) function: &'a str,
     pub(crate) argument: &'a Body,
+    /// What the server is told of how long it may take.
     pub(crate) timeout: Option<Duration>,
     pub(crate) way: Way,
     /// Encoded ([`crate::proto::v2::Extensions`]).
     pub(crate) extensions: &'a [u8],
 }
 
-/// A call that was sent. Dropping it cancels the call (§7.5).
+/// A call that was sent, and what comes of it. Dropping it cancels the call (§7.5).
 #[derive(Debug)]
 pub(crate) struct Pending {
     connection: Arc<Connection>,
     place: Place,
-    answer: oneshot::Receiver<Answer>,
+    patience: Patience,
+    /// Once the end of it is near.
+    timer: Option<Pin<Box<Sleep>>>,
     is_over: bool,
     /// What was sent.
     pub(crate) sent: Amount,
@@ -41,25 +55,45 @@ pub(crate) struct Pending {
 /// All calls of one connection. Its lock may be held while something is put into the outbox, never the
 /// other way round.
 #[derive(Debug, Default)]
-pub(super) struct Calls(Mutex<Slots>);
+pub(super) struct Calls {
+    slots: Mutex<Slots>,
+    /// How many are in use, for who only asks that.
+    used: AtomicUsize,
+}
+
+/// Its lock.
+pub(super) struct Locked<'c> {
+    slots: MutexGuard<'c, Slots>,
+    used: &'c AtomicUsize,
+}
 
 impl Connection {
     /// Sends a call. An error says that it was not sent.
-    pub(crate) fn call(self: &Arc<Self>, request: &Request<'_>) -> Result<Pending, Error> {
+    pub(crate) fn call(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        (patience, now): (Patience, Instant),
+    ) -> Result<Pending, Error> {
         let Request { argument, way, extensions, .. } = *request;
         let payload = self.opening(request)?;
-        let (sender, answer) = oneshot::channel();
-        let begins = lock(&self.out).outbox.appended();
-        let waiting = Waiting { answer: sender, assembly: None, room: None, begins };
-        let place = self.open_slot(Slot::Waiting(waiting))?;
         let flags = Flags::CAST.when(way == Way::Cast);
-        let kind = Type::Open;
-        let sent = self.message(kind, flags, place.stream, (extensions, &payload), &argument.bytes);
-        let Some(sent) = sent else {
-            lock(&self.calls.0).free(place.stream);
+        let message = self.zipped(&argument.bytes);
+        let (deadline, timed) = (patience.until, patience.left(now) < SOON);
+        let waiting = Waiting { waker: None, deadline, timed, coming: None, begins: 0 };
+        let mut slots = self.calls.lock();
+        let place = slots.open(Slot::Waiting(waiting), self.max_streams);
+        let place = place.ok_or_else(|| self.full())?;
+        let opening = (extensions, payload.bytes());
+        let Some(sent) = self.message(Type::Open, flags, place.stream, opening, message) else {
+            slots.free(place.stream);
             return Err(self.gone());
         };
-        Ok(Pending { connection: Arc::clone(self), place, answer, is_over: false, sent })
+        if let Some(waiting) = slots.waiting(place) {
+            waiting.begins = sent.begins;
+        }
+        drop(slots);
+        let connection = Arc::clone(self);
+        Ok(Pending { connection, place, patience, timer: None, is_over: false, sent: sent.amount })
     }
 
     /// Sends a cast that is not answered (§2.6, QUIET).
@@ -70,12 +104,15 @@ impl Connection {
             return Err(Error::new(Kind::Value, Executed::Never, reason));
         }
         let payload = self.opening(request)?;
-        let stream = self.open_slot(Slot::Cancelled)?.stream;
         let flags = Flags::CAST.and(Flags::QUIET);
-        let sent = self.message(Type::Open, flags, stream, (extensions, &payload), &argument.bytes);
+        let message = self.zipped(&argument.bytes);
+        let mut slots = self.calls.lock();
+        let place = slots.open(Slot::Cancelled, self.max_streams).ok_or_else(|| self.full())?;
+        let opening = (extensions, payload.bytes());
+        let sent = self.message(Type::Open, flags, place.stream, opening, message);
         // What is small is in its turn already: the number is free.
-        lock(&self.calls.0).free(stream);
-        sent.ok_or_else(|| self.gone())
+        slots.free(place.stream);
+        sent.map(|sent| sent.amount).ok_or_else(|| self.gone())
     }
 
     /// Begins an exchange.
@@ -84,16 +121,16 @@ impl Connection {
         request: &Request<'_>,
     ) -> Result<(Receiving, Sending), Error> {
         let payload = self.opening(request)?;
-        let place = self.open_slot(Slot::Cancelled)?;
+        let mut slots = self.calls.lock();
+        let place = slots.open(Slot::Cancelled, self.max_streams).ok_or_else(|| self.full())?;
         let (inbox, receiving, sending) = self.exchange(place);
         let head = Head { kind: Type::Open, flags: Flags::EXCHANGE, stream: place.stream };
-        let mut slots = lock(&self.calls.0);
         if let Some(slot) = slots.of(place) {
             *slot = Slot::Exchange(inbox);
         }
         let begun = self.push(|outbox| {
             outbox.begin_exchange(place);
-            outbox.frame(head, request.extensions, &payload, &Bytes::new());
+            outbox.frame(head, request.extensions, payload.bytes(), &Bytes::new());
         });
         drop(slots);
         begun.ok_or_else(|| self.gone())?;
@@ -102,7 +139,7 @@ impl Connection {
 
     /// The program does not want to hear more of an exchange (§7.5).
     pub(super) fn leave(&self, place: Place) {
-        let mut slots = lock(&self.calls.0);
+        let mut slots = self.calls.lock();
         if matches!(slots.of(place), Some(Slot::Exchange(_))) {
             slots.abandon(place);
             self.cancel(place);
@@ -111,7 +148,7 @@ impl Connection {
 
     /// Closes the connection if no call is on it; none gets on it then.
     pub(crate) fn close_if_idle(&self, why: Error) -> bool {
-        let idle = lock(&self.calls.0).end_if_unused();
+        let idle = self.calls.lock().end_if_unused();
         if idle {
             self.close(why);
         }
@@ -129,7 +166,7 @@ impl Connection {
     }
 
     /// What an OPEN says, if it may be said.
-    fn opening(&self, request: &Request<'_>) -> Result<BytesMut, Error> {
+    fn opening(&self, request: &Request<'_>) -> Result<OpenPayload, Error> {
         let size = u64::try_from(request.argument.bytes.len()).unwrap_or(u64::MAX);
         if size > self.max_message {
             let reason = format!("an argument of {size} bytes; {} are taken", self.max_message);
@@ -138,18 +175,16 @@ impl Connection {
         if !self.is_open() {
             return Err(self.gone());
         }
-        open_payload(request)
+        OpenPayload::new(request)
     }
 
-    fn open_slot(&self, slot: Slot) -> Result<Place, Error> {
-        let place = lock(&self.calls.0).open(slot, self.max_streams);
-        place.ok_or_else(|| {
-            if !self.is_open() {
-                return self.gone();
-            }
-            let reason = format!("{} calls wait on this connection", self.max_streams);
-            Error::new(Kind::Overloaded, Executed::Never, reason)
-        })
+    /// There is no number for a call.
+    fn full(&self) -> Error {
+        if !self.is_open() {
+            return self.gone();
+        }
+        let reason = format!("{} calls wait on this connection", self.max_streams);
+        Error::new(Kind::Overloaded, Executed::Never, reason)
     }
 
     /// Why no call can be made here.
@@ -161,21 +196,31 @@ impl Connection {
         error.at(&self.peer.address)
     }
 
-    /// Takes what the server says.
-    pub(super) fn take(self: &Arc<Self>, frame: Frame) -> Result<(), String> {
-        let Some(frame) = common(self, frame)? else { return Ok(()) };
-        match frame {
+    /// Takes what the server says; who is to be told of it goes to `woken`.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        frame: Frame,
+        woken: &mut Vec<Waker>,
+    ) -> Result<(), String> {
+        let waker = match frame {
             Frame::Reply { stream, flags, codec, block } => {
-                self.reply(stream, flags, Some(codec), &block)
+                self.reply(stream, flags, Some(codec), block)?
             }
-            Frame::Data { stream, flags, block } => self.reply(stream, flags, None, &block),
+            Frame::Data { stream, flags, block } => self.reply(stream, flags, None, block)?,
             Frame::Ack { stream } => {
                 let nothing = Body::raw(Bytes::new());
-                self.answer(stream, Ok(Message { body: nothing, room: None, blocks: 0 }))
+                self.answer(stream, Ok(Message { body: nothing, room: None, blocks: 0 }))?
             }
-            Frame::Fail { stream, error } => self.answer(stream, Err(error.at(&self.peer.address))),
-            other => Err(format!("a server does not say {}", other.name())),
-        }
+            Frame::Fail { stream: stream @ 1.., error } => {
+                self.answer(stream, Err(error.at(&self.peer.address)))?
+            }
+            other => match common(self, other)? {
+                Some(other) => return Err(format!("a server does not say {}", other.name())),
+                None => None,
+            },
+        };
+        woken.extend(waker);
+        Ok(())
     }
 
     /// A block of a result, or of an exchange.
@@ -184,36 +229,34 @@ impl Connection {
         stream: u32,
         flags: Flags,
         codec: Option<u8>,
-        block: &Block,
-    ) -> Result<(), String> {
+        block: Block,
+    ) -> Result<Option<Waker>, String> {
         if let Some(codec) = codec.filter(|_| !flags.has(Flags::MORE)) {
             let (zip, limit) = (flags.has(Flags::ZIP), self.limits.max_message);
-            let body = body(codec, zip, block.bytes.clone(), limit, Executed::Yes);
+            let body = body(codec, zip, block.bytes, limit, Executed::Yes);
             return self.answer(stream, body.map(|body| Message { body, room: None, blocks: 1 }));
         }
-        let mut slots = lock(&self.calls.0);
+        let mut slots = self.calls.lock();
         match slots.at(stream)? {
-            Slot::Waiting(_) => self.block(&mut slots, stream, flags, codec, block),
+            Slot::Waiting(_) => return self.block(&mut slots, stream, flags, codec, &block),
             // The server's end is that of both directions.
             Slot::Exchange(_) if flags.has(Flags::END) => {
                 slots.free(stream);
                 self.push(|outbox| outbox.forget(stream));
                 self.room.notify_waiters();
-                Ok(())
             }
             Slot::Exchange(inbox) => {
-                let grant = inbox.take(flags, block, self.limits.max_message)?;
+                let grant = inbox.take(flags, &block, self.limits.max_message)?;
                 self.grant(stream, grant);
-                Ok(())
             }
             // What still comes does not matter, but for its end.
-            Slot::Cancelled | Slot::Free => {
+            Slot::Cancelled | Slot::Answered(..) | Slot::Free => {
                 if flags.has(Flags::END) {
-                    slots.free(stream);
+                    slots.over(stream);
                 }
-                Ok(())
             }
         }
+        Ok(None)
     }
 
     /// A block of a long result.
@@ -224,106 +267,120 @@ impl Connection {
         flags: Flags,
         codec: Option<u8>,
         block: &Block,
-    ) -> Result<(), String> {
+    ) -> Result<Option<Waker>, String> {
         let place = slots.place(stream).ok_or("no call has that number")?;
-        let Some(Slot::Waiting(waiting)) = slots.of(place) else { return Ok(()) };
-        match (codec, &mut waiting.assembly) {
+        let Some(waiting) = slots.waiting(place) else { return Ok(None) };
+        match (codec, &mut waiting.coming) {
             (Some(codec), None) => {
                 let total = block.total.ok_or("a long message without its length")?;
                 let total = match self.budget.check(total, Executed::Yes) {
                     Ok(total) => total,
                     Err(error) => {
-                        if let Slot::Waiting(waiting) = slots.abandon(place) {
-                            // Who waits may have gone.
-                            drop(waiting.answer.send(Err(error.at(&self.peer.address))));
-                        }
+                        let waker = slots.refuse(place, Err(error.at(&self.peer.address)));
                         self.cancel(place);
-                        return Ok(());
+                        return Ok(waker);
                     }
                 };
-                let mut begun = Assembly::new(total, flags.has(Flags::ZIP), codec);
-                begun.add(block)?;
-                waiting.assembly = Some(begun);
+                let mut assembly = Assembly::new(total, flags.has(Flags::ZIP), codec);
+                assembly.add(block)?;
                 let room = self.make_room(total, move |connection, room| {
                     connection.placed(place, room);
                 });
-                waiting.room = Some(room);
+                waiting.coming = Some(Box::new(Coming { assembly, _room: room }));
             }
-            (None, Some(going)) => going.add(block)?,
+            (None, Some(coming)) => coming.assembly.add(block)?,
             _ => return Err("a block of a message that was not begun, or twice".to_owned()),
         }
-        let Some(going) = &waiting.assembly else { return Ok(()) };
-        if going.is_whole() != flags.has(Flags::END) {
+        let Some(coming) = &waiting.coming else { return Ok(None) };
+        if coming.assembly.is_whole() != flags.has(Flags::END) {
             return Err("a long result ends elsewhere than it was announced".to_owned());
         }
-        let (has_room, received) = (going.has_room(), going.received());
+        let (has_room, received) = (coming.assembly.has_room(), coming.assembly.received());
         if !has_room {
             let len = u64::try_from(block.bytes.len()).unwrap_or(u64::MAX);
             slots.unasked = slots.unasked.saturating_add(len);
             self.check_windows(received, slots.unasked)?;
         } else if flags.has(Flags::END) {
-            self.whole(slots, stream);
+            return Ok(self.whole(slots, place));
         }
-        Ok(())
+        Ok(None)
     }
 
     /// There is room for a result: the server is told, and who waits if it is whole.
     fn placed(&self, place: Place, room: super::Room) {
-        let mut slots = lock(&self.calls.0);
-        let Some(Slot::Waiting(Waiting { assembly: Some(going), .. })) = slots.of(place) else {
-            return;
-        };
-        let (received, total) = (going.received(), going.total());
-        going.set_room(room);
-        let whole = going.is_whole();
+        let mut slots = self.calls.lock();
+        let Some(coming) = slots.waiting(place).and_then(|it| it.coming.as_mut()) else { return };
+        let assembly = &mut coming.assembly;
+        assembly.set_room(room);
+        let (received, total, whole) = (assembly.received(), assembly.total(), assembly.is_whole());
         let received = u64::try_from(received).unwrap_or(u64::MAX);
         slots.unasked = slots.unasked.saturating_sub(received);
         self.grant(place.stream, total);
-        if whole {
-            self.whole(&mut slots, place.stream);
-        }
+        let waker = if whole { self.whole(&mut slots, place) } else { None };
+        drop(slots);
+        waker.into_iter().for_each(Waker::wake);
     }
 
     /// A result in blocks is whole, and its room is there.
-    fn whole(&self, slots: &mut Slots, stream: u32) {
-        let Slot::Waiting(waiting) = slots.free(stream) else { return };
-        let Waiting { answer, assembly: Some(assembly), .. } = waiting else { return };
-        let message = assembly.message(self.limits.max_message, Executed::Yes);
-        // Who waits may have gone.
-        drop(answer.send(message.map_err(|error| error.at(&self.peer.address))));
+    fn whole(&self, slots: &mut Slots, place: Place) -> Option<Waker> {
+        let coming = slots.waiting(place)?.coming.take()?;
+        let message = coming.assembly.message(self.limits.max_message, Executed::Yes);
+        slots.answer(place.stream, message.map_err(|error| error.at(&self.peer.address)))
     }
 
     /// A call has ended.
-    fn answer(&self, stream: u32, message: Answer) -> Result<(), String> {
-        let mut slots = lock(&self.calls.0);
-        slots.at(stream)?;
-        let was = slots.free(stream);
+    fn answer(&self, stream: u32, message: Answer) -> Result<Option<Waker>, String> {
+        let mut slots = self.calls.lock();
+        let is_exchange = matches!(slots.at(stream)?, Slot::Exchange(_));
         if message.is_err() {
             self.push(|outbox| outbox.forget(stream));
         }
-        drop(slots);
-        // Who waits may have gone.
-        match (was, message) {
-            (Slot::Waiting(waiting), message) => {
-                drop(waiting.answer.send(message.map_err(|error| error.at(&self.peer.address))));
-            }
-            (Slot::Exchange(inbox), Err(error)) => {
-                inbox.fail(error);
-                self.room.notify_waiters();
-            }
-            _ => {}
+        if !is_exchange {
+            let message = message.map_err(|error| error.at(&self.peer.address));
+            return Ok(slots.answer(stream, message));
         }
-        Ok(())
+        let was = slots.free(stream);
+        drop(slots);
+        if let (Slot::Exchange(inbox), Err(error)) = (was, message) {
+            inbox.fail(error);
+            self.room.notify_waiters();
+        }
+        Ok(None)
+    }
+
+    /// Those of whose time little is left watch the clock themselves from here on; with `None`
+    /// everybody does.
+    pub(super) fn watch_clock(&self, now: Option<Instant>) {
+        let due = self.calls.lock().due(now.map(|now| now + SOON));
+        due.into_iter().for_each(Waker::wake);
     }
 }
 
-impl Pending {
-    /// Waits for what comes of it.
-    pub(crate) async fn answer(&mut self) -> Answer {
-        let lost = || Error::new(Kind::Transport, Executed::Maybe, "the connection ended");
-        let answer = (&mut self.answer).await.unwrap_or_else(|_| Err(lost()));
-        self.is_over = true;
-        answer
+impl Future for Pending {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<Answer> {
+        let this = &mut *self;
+        let mut slots = this.connection.calls.lock();
+        if let Some(answer) = slots.take_answer(this.place) {
+            this.is_over = true;
+            return Poll::Ready(answer);
+        }
+        let Some(waiting) = slots.waiting(this.place) else {
+            let lost = Error::new(Kind::Transport, Executed::Maybe, "the connection ended");
+            return Poll::Ready(Err(lost));
+        };
+        match &mut waiting.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            waker @ None => *waker = Some(context.waker().clone()),
+        }
+        if !waiting.timed {
+            return Poll::Pending;
+        }
+        drop(slots);
+        let until = this.patience.until;
+        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        timer.as_mut().poll(context).map(|()| Err(this.patience.over()))
     }
 }
 
@@ -333,11 +390,15 @@ impl Drop for Pending {
             return;
         }
         let (connection, place) = (&self.connection, self.place);
-        let mut slots = lock(&connection.calls.0);
-        let Some(Slot::Waiting(waiting)) = slots.of(place) else { return };
-        if waiting.assembly.as_ref().is_some_and(Assembly::is_whole) {
+        let mut slots = connection.calls.lock();
+        if slots.take_answer(place).is_some() {
+            return;
+        }
+        let Some(waiting) = slots.waiting(place) else { return };
+        let assembly = waiting.coming.as_ref().map(|coming| &coming.assembly);
+        if let Some(whole) = assembly.filter(|it| it.is_whole()) {
             // The server has ended it; only room was missing. It is told that there is some.
-            let total = waiting.assembly.as_ref().map_or(0, Assembly::total);
+            let total = whole.total();
             slots.free(place.stream);
             connection.grant(place.stream, total);
         } else if connection.push(|outbox| outbox.take_back(place.stream)) == Some(true) {
@@ -351,41 +412,77 @@ impl Drop for Pending {
 }
 
 impl Calls {
+    pub(super) fn lock(&self) -> Locked<'_> {
+        Locked { slots: lock(&self.slots), used: &self.used }
+    }
+
     pub(super) fn in_flight(&self) -> usize {
-        lock(&self.0).used()
+        self.used.load(Ordering::Relaxed)
     }
 
     /// The connection is gone: whoever waits is told so, and whether the call can have run (§8.4).
     pub(super) fn end(&self, why: Option<&Error>, written: u64) {
-        let all = lock(&self.0).end();
         let reason = why.map_or("the connection ended", Error::reason);
         let kind = why.map_or(Kind::Transport, Error::kind);
-        for slot in all {
-            match slot {
-                Slot::Waiting(Waiting { answer, begins, .. }) => {
-                    let executed =
-                        if begins >= written { Executed::Never } else { Executed::Maybe };
-                    drop(answer.send(Err(Error::new(kind, executed, reason))));
-                }
-                Slot::Exchange(inbox) => inbox.fail(Error::new(kind, Executed::Maybe, reason)),
-                Slot::Free | Slot::Cancelled => {}
-            }
+        let (wakers, exchanges) = self.lock().end(|waiting| {
+            let never = waiting.begins >= written;
+            let executed = if never { Executed::Never } else { Executed::Maybe };
+            Err(Error::new(kind, executed, reason))
+        });
+        wakers.into_iter().for_each(Waker::wake);
+        for inbox in exchanges {
+            inbox.fail(Error::new(kind, Executed::Maybe, reason));
         }
     }
 }
 
+impl Deref for Locked<'_> {
+    type Target = Slots;
+
+    fn deref(&self) -> &Slots {
+        &self.slots
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Slots {
+        &mut self.slots
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.used.store(self.slots.used(), Ordering::Relaxed);
+    }
+}
+
 /// What an OPEN says before its block.
-fn open_payload(request: &Request<'_>) -> Result<BytesMut, Error> {
-    let name = request.function;
-    let Some(len) = u8::try_from(name.len()).ok().filter(|&len| len > 0) else {
-        let reason = format!("names of functions have 1 to {NAME_MAX} bytes");
-        return Err(Error::new(Kind::UnknownFunction, Executed::Never, reason));
-    };
-    let micros = |it: Duration| u64::try_from(it.as_micros()).unwrap_or(u64::MAX).max(1);
-    let mut payload = BytesMut::with_capacity(16 + NAME_MAX);
-    payload.put_u64_le(request.timeout.map_or(0, micros));
-    payload.put_u8(request.argument.codec.number());
-    payload.put_u8(len);
-    payload.put_slice(name.as_bytes());
-    Ok(payload)
+struct OpenPayload {
+    bytes: [u8; FIXED + NAME_MAX],
+    len: usize,
+}
+
+/// Its part before the name.
+const FIXED: usize = 10;
+
+impl OpenPayload {
+    fn new(request: &Request<'_>) -> Result<Self, Error> {
+        let name = request.function;
+        let Some(len) = u8::try_from(name.len()).ok().filter(|&len| len > 0) else {
+            let reason = format!("names of functions have 1 to {NAME_MAX} bytes");
+            return Err(Error::new(Kind::UnknownFunction, Executed::Never, reason));
+        };
+        let micros = |it: Duration| u64::try_from(it.as_micros()).unwrap_or(u64::MAX).max(1);
+        let mut bytes = [0; FIXED + NAME_MAX];
+        let mut rest = &mut bytes[..];
+        rest.put_u64_le(request.timeout.map_or(0, micros));
+        rest.put_u8(request.argument.codec.number());
+        rest.put_u8(len);
+        rest.put_slice(name.as_bytes());
+        Ok(Self { bytes, len: FIXED.saturating_add(name.len()) })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
 }

@@ -1,13 +1,18 @@
 //! The tasks of a connection: one reads, one writes and watches the clock.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::runtime::RuntimeFlavor;
 use tokio::time::Instant;
 
+use super::client::LOOK;
 use super::pieces::Pieces;
 use super::{Connection, Service, lock};
 use crate::event::{Event, Side};
@@ -23,8 +28,10 @@ const READ: usize = 64 * 1024;
 const READ_LITTLE: usize = 1024;
 /// Of so many writes, one waits for what other tasks send.
 const TRY_GATHERING: u32 = 16;
-/// After so many frames the reader lets others run.
+/// After so many frames at most the reader lets others run: the queue of a worker is short.
 const MANY: u32 = 128;
+/// And after so many at least.
+const SOME: u32 = 16;
 /// A server reads no more of a client for which so much waits to be written.
 const BEHIND: usize = 4 << 20;
 /// How long the last bytes of a connection may take.
@@ -42,7 +49,16 @@ pub(super) fn start(
         let reader = Arc::clone(&reading);
         let reader = tokio::spawn(async move {
             let _ends = Ends(Arc::clone(&reader));
-            if let Err(error) = self::read(&reader, service, read, frames, surplus).await {
+            let mut taking = Reader {
+                connection: Arc::clone(&reader),
+                service,
+                frames,
+                buffer: surplus,
+                woken: Vec::new(),
+                since: 0,
+                chunk: MANY,
+            };
+            if let Err(error) = self::read(&mut taking, read).await {
                 reader.close(error);
             }
         });
@@ -80,61 +96,57 @@ fn lost(reason: impl std::fmt::Display) -> Error {
     Error::new(Kind::Transport, Executed::Maybe, format!("the connection was lost: {reason}"))
 }
 
-async fn read(
-    connection: &Arc<Connection>,
+/// One task of a connection: takes what the peer says.
+struct Reader {
+    connection: Arc<Connection>,
+    /// What a server offers.
     service: Option<Arc<Service>>,
-    mut stream: Read,
     frames: Frames,
-    mut buffer: BytesMut,
-) -> Result<(), Error> {
+    buffer: BytesMut,
+    /// Who has an answer, and is not told yet.
+    woken: Vec<Waker>,
+    /// How many frames came since it was read last.
+    since: u32,
+    /// After how many of them others run, and what they said is written.
+    chunk: u32,
+}
+
+/// Why the reader does not go on at once.
+enum Pause {
+    /// There is no whole frame.
+    Nothing,
+    /// These were many.
+    Many,
+    /// Too much waits to be written for the peer.
+    Behind,
+    /// The connection has ended.
+    Closed,
+}
+
+async fn read(reader: &mut Reader, mut stream: Read) -> Result<(), Error> {
+    let connection = Arc::clone(&reader.connection);
     let mut quiet = true;
     // Until when a frame that was begun must be whole.
     let mut due = None;
     loop {
-        let mut messages = 0_u32;
         loop {
-            match frames.next(&mut buffer) {
-                Ok(Some(frame)) => {
-                    let taken = match &service {
-                        Some(service) => {
-                            connection.not_behind().await;
-                            connection.serve(service, frame).await
-                        }
-                        None => connection.take(frame),
-                    };
-                    if let Err(reason) = taken {
-                        connection.refuse(Kind::Protocol, &reason);
-                        return Ok(());
-                    }
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    let kind = match error {
-                        FrameError::Checksum => Kind::Integrity,
-                        _ => Kind::Protocol,
-                    };
-                    connection.refuse(kind, &error.to_string());
-                    return Ok(());
-                }
+            let (pause, frames) = poll_fn(|task| Poll::Ready(reader.take(task))).await;
+            if frames > 0 {
+                due = None;
             }
-            if connection.closing.is_cancelled() {
-                return Ok(());
-            }
-            due = None;
-            messages = messages.saturating_add(1);
-            if messages.is_multiple_of(MANY) {
-                // Who was woken runs now: the queue of a worker is short.
-                tokio::task::yield_now().await;
+            reader.wake().await;
+            match pause {
+                Pause::Nothing => break,
+                Pause::Many => tokio::task::yield_now().await,
+                Pause::Behind => connection.not_behind().await,
+                Pause::Closed => return Ok(()),
             }
         }
+        reader.adapt();
+        let Reader { buffer, frames, .. } = reader;
         let begun = !buffer.is_empty();
         let limit = connection.limits.frame;
-        // It counts from the first byte of the frame on.
-        let until = match begun {
-            true => *due.get_or_insert_with(|| Instant::now() + limit),
-            false => Instant::now(),
-        };
-        let size = match frames.missing(&buffer) {
+        let size = match frames.missing(buffer) {
             Some(missing) => missing.max(READ),
             None if quiet && !begun => READ_LITTLE,
             None => READ,
@@ -143,14 +155,24 @@ async fn read(
             _ = buffer.try_reclaim(size);
         }
         buffer.reserve(size.min(2 * READ));
-        let count = tokio::select! {
-            count = stream.read_buf(&mut buffer) => count.map_err(lost)?,
-            () = connection.closing.cancelled() => return Ok(()),
-            () = tokio::time::sleep_until(until), if begun => {
-                connection.refuse(Kind::Protocol, &format!("a frame took more than {limit:?}"));
-                return Ok(());
+        let count = if begun {
+            // It counts from the first byte of the frame on.
+            let until = *due.get_or_insert_with(|| Instant::now() + limit);
+            tokio::select! {
+                count = stream.read_buf(buffer) => count,
+                () = connection.closing.cancelled() => return Ok(()),
+                () = tokio::time::sleep_until(until) => {
+                    connection.refuse(Kind::Protocol, &format!("a frame took more than {limit:?}"));
+                    return Ok(());
+                }
+            }
+        } else {
+            tokio::select! {
+                count = stream.read_buf(buffer) => count,
+                () = connection.closing.cancelled() => return Ok(()),
             }
         };
+        let count = count.map_err(lost)?;
         if count == 0 {
             return Err(match connection.side {
                 Side::Client => lost("the server closed it"),
@@ -162,11 +184,72 @@ async fn read(
     }
 }
 
+impl Reader {
+    /// Takes the frames that are there, and counts them. Answers to them are gathered meanwhile.
+    fn take(&mut self, task: &mut task::Context<'_>) -> (Pause, u32) {
+        let Self { connection, service, frames, buffer, woken, since, chunk } = self;
+        let mut count = 0;
+        let pause = loop {
+            if connection.is_closed.load(Ordering::Acquire) {
+                break Pause::Closed;
+            }
+            if count == *chunk {
+                break Pause::Many;
+            }
+            if service.is_some() && connection.is_behind() {
+                break Pause::Behind;
+            }
+            let taken = match frames.next(buffer) {
+                Ok(Some(frame)) => {
+                    if count == 0 {
+                        connection.gather();
+                    }
+                    count = count.saturating_add(1);
+                    let taken = match service {
+                        Some(service) => connection.serve(task, service, frame),
+                        None => connection.take(frame, woken),
+                    };
+                    taken.map_err(|reason| (Kind::Protocol, reason))
+                }
+                Ok(None) => break Pause::Nothing,
+                Err(error @ FrameError::Checksum) => Err((Kind::Integrity, error.to_string())),
+                Err(error) => Err((Kind::Protocol, error.to_string())),
+            };
+            if let Err((kind, reason)) = taken {
+                connection.refuse(kind, &reason);
+                break Pause::Closed;
+            }
+        };
+        *since = since.saturating_add(count);
+        (pause, count)
+    }
+
+    /// Everything that came is taken. On one thread, a quarter of that is handed over at a time from now
+    /// on: this side and the peer work at the same time then, and not in turns. With more threads to
+    /// call up, each time costs more than that gains.
+    fn adapt(&mut self) {
+        let quarter = (std::mem::take(&mut self.since) / 4).clamp(SOME, MANY);
+        let flavor = tokio::runtime::Handle::current().runtime_flavor();
+        self.chunk = if flavor == RuntimeFlavor::CurrentThread { quarter } else { MANY };
+    }
+
+    /// Wakes whoever has an answer. They run before anything is written: what they send next goes out
+    /// in one piece.
+    async fn wake(&mut self) {
+        if self.woken.len() > 1 {
+            meshx_rt::wake_together(&mut self.woken).await;
+        }
+        self.connection.gathered();
+        self.woken.drain(..).for_each(Waker::wake);
+    }
+}
+
 async fn write(connection: &Arc<Connection>, mut stream: Write) {
     let mut batch = Pieces::default();
     let mut takes = 0_u32;
     let mut several = false;
-    let mut alive = KeepAlive::new(connection.limits.keep_alive.min(connection.peer_keep_alive));
+    let mut clock = Clock::new(connection);
+    let mut timer = pin!(tokio::time::sleep_until(clock.due));
     // When the peer took something last.
     let mut taken = Instant::now();
     loop {
@@ -177,6 +260,9 @@ async fn write(connection: &Arc<Connection>, mut stream: Write) {
             }
             takes = takes.wrapping_add(1);
             several = connection.take_out(&mut batch) > 1;
+            if clock.starts(connection, taken) {
+                timer.as_mut().reset(clock.due);
+            }
         }
         if !batch.is_empty() {
             tokio::select! {
@@ -188,8 +274,9 @@ async fn write(connection: &Arc<Connection>, mut stream: Write) {
                     Ok(0) => return connection.close(lost("it takes nothing")),
                     Err(error) => return connection.close(lost(error)),
                 },
-                () = tokio::time::sleep_until(alive.due) => {
-                    alive.look(connection);
+                () = timer.as_mut() => {
+                    clock.ticks(connection);
+                    timer.as_mut().reset(clock.due);
                     if taken.elapsed() > connection.limits.frame {
                         return connection.close(lost("it takes nothing of what is sent to it"));
                     }
@@ -205,14 +292,19 @@ async fn write(connection: &Arc<Connection>, mut stream: Write) {
             },
             () = connection.closing.cancelled() => break,
         }
-        taken = Instant::now();
         connection.flushed.notify_waiters();
         tokio::select! {
             () = connection.work.notified() => {}
-            () = tokio::time::sleep_until(alive.due) => alive.look(connection),
+            () = timer.as_mut() => {
+                clock.ticks(connection);
+                timer.as_mut().reset(clock.due);
+            }
             () = connection.closing.cancelled() => break,
         }
+        taken = Instant::now();
     }
+    // Nobody else looks at it from here on.
+    connection.watch_clock(None);
     // What was said before the end, the reason of it above all.
     let last = async {
         loop {
@@ -220,7 +312,8 @@ async fn write(connection: &Arc<Connection>, mut stream: Write) {
                 let Ok(count @ 1..) = stream.write_buf(&mut batch).await else { return };
                 connection.count_written(count);
             }
-            if connection.take_out(&mut batch) == 0 {
+            connection.take_out(&mut batch);
+            if batch.is_empty() {
                 break;
             }
         }
@@ -235,10 +328,14 @@ impl Connection {
     }
 
     /// A client that takes no answers is not read: what waits for it has a bound.
+    fn is_behind(&self) -> bool {
+        self.waits.small.load(Ordering::Acquire) > BEHIND
+    }
+
     async fn not_behind(&self) {
         loop {
             let room = self.room.notified();
-            if lock(&self.out).outbox.waiting() <= BEHIND {
+            if !self.is_behind() {
                 return;
             }
             tokio::select! {
@@ -248,15 +345,55 @@ impl Connection {
         }
     }
 
-    /// What is to be written next. Gives how many frames came since.
+    /// What is to be written next, unless more of it is gathered. Gives how many frames came since.
     fn take_out(&self, batch: &mut Pieces) -> usize {
         let mut out = lock(&self.out);
+        if out.gathering && !out.closed {
+            return 0;
+        }
         let frames = std::mem::take(&mut out.frames);
         out.outbox.take(batch);
         out.writing = !batch.is_empty();
+        self.waits.are(&out.outbox);
         drop(out);
         self.room.notify_waiters();
         frames
+    }
+}
+
+/// What a connection looks at from time to time.
+struct Clock {
+    alive: KeepAlive,
+    /// When, next.
+    due: Instant,
+}
+
+impl Clock {
+    fn new(connection: &Connection) -> Self {
+        let keep_alive = connection.limits.keep_alive.min(connection.peer_keep_alive);
+        let alive = KeepAlive::new(keep_alive);
+        Self { due: alive.due, alive }
+    }
+
+    /// Whether there are calls now, whose times are looked at, and were not.
+    fn starts(&mut self, connection: &Connection, now: Instant) -> bool {
+        let starts = self.due > now + LOOK && connection.in_flight() > 0;
+        if starts {
+            self.due = now + LOOK;
+        }
+        starts
+    }
+
+    fn ticks(&mut self, connection: &Connection) {
+        let now = Instant::now();
+        if self.alive.due <= now {
+            self.alive.look(connection);
+        }
+        self.due = self.alive.due;
+        if connection.in_flight() > 0 {
+            connection.watch_clock(Some(now));
+            self.due = self.due.min(now + LOOK);
+        }
     }
 }
 

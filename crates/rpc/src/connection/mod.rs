@@ -14,7 +14,7 @@ mod served;
 mod server;
 mod slots;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -105,12 +105,15 @@ pub(crate) struct Connection {
     room: Notify,
     /// Everything was written.
     flushed: Notify,
+    /// How much waits to be written, for who only asks that.
+    waits: Waits,
     written: AtomicU64,
     /// Bytes that came, to see whether any did.
     heard: AtomicU64,
     /// The peer takes no new calls.
     draining: AtomicBool,
     closing: CancellationToken,
+    /// The same, for who only asks.
     is_closed: AtomicBool,
     why: Mutex<Option<Error>>,
     calls: client::Calls,
@@ -127,7 +130,24 @@ struct Out {
     writing: bool,
     /// How many frames came since something was taken.
     frames: usize,
+    /// More is about to come: it is written with that.
+    gathering: bool,
     closed: bool,
+}
+
+/// [`Outbox::waiting`], [`Outbox::large`] and [`Outbox::flows`], as they were last.
+#[derive(Debug, Default)]
+struct Waits {
+    small: AtomicUsize,
+    large: AtomicUsize,
+    flows: AtomicUsize,
+}
+
+/// What was put into the outbox.
+struct Sent {
+    amount: Amount,
+    /// Where in all that is written it begins.
+    begins: u64,
 }
 
 impl Connection {
@@ -182,31 +202,51 @@ impl Connection {
         let idle = out.outbox.is_empty();
         let done = put(&mut out.outbox);
         out.frames = out.frames.saturating_add(1);
-        let busy = !out.outbox.is_empty();
+        let wakes = idle && !out.gathering && !out.outbox.is_empty();
+        self.waits.are(&out.outbox);
         drop(out);
-        if idle && busy {
+        if wakes {
             self.work.notify_one();
         }
         Some(done)
     }
 
-    /// Sends the message of a call: at once if it is small, or else as there is room for it. `payload` is
-    /// what the first frame says before it. Gives how many bytes go over the wire.
+    /// From here on what is put into the outbox waits for the end of this, and is written together.
+    fn gather(&self) {
+        lock(&self.out).gathering = true;
+    }
+
+    /// What was gathered is written.
+    fn gathered(&self) {
+        let mut out = lock(&self.out);
+        let gathering = std::mem::take(&mut out.gathering);
+        let wakes = gathering && !out.outbox.is_empty();
+        drop(out);
+        if wakes {
+            self.work.notify_one();
+        }
+    }
+
+    /// Sends the message of a call, as [`Self::zipped`] gives it: at once if it is small, or else as
+    /// there is room for it. `payload` is what the first frame says before it.
     fn message(
         &self,
         kind: Type,
         flags: Flags,
         stream: u32,
         (extensions, payload): (&[u8], &[u8]),
-        bytes: &Bytes,
-    ) -> Option<Amount> {
-        let (bytes, zip) = self.zipped(bytes);
-        let amount = |blocks| Amount { bytes: bytes.len() as u64, blocks };
-        if is_small(bytes.len()) {
+        (bytes, zip): (Bytes, bool),
+    ) -> Option<Sent> {
+        let len = bytes.len();
+        let amount = |blocks| Amount { bytes: len as u64, blocks };
+        if is_small(len) {
             let flags = flags.and(Flags::END).and(Flags::ZIP.when(zip));
             let head = Head { kind, flags, stream };
-            self.push(|outbox| outbox.frame(head, extensions, payload, &bytes))?;
-            return Some(amount(1));
+            return self.push(|outbox| {
+                let begins = outbox.appended();
+                outbox.frame(head, extensions, payload, &bytes);
+                Sent { amount: amount(1), begins }
+            });
         }
         let opening = Opening {
             kind,
@@ -214,10 +254,12 @@ impl Connection {
             extensions: extensions.into(),
             payload: BytesMut::from(payload),
         };
-        let blocks = bytes.len().div_ceil(65_536);
-        let amount = amount(u32::try_from(blocks).unwrap_or(u32::MAX));
-        self.push(|outbox| outbox.long(stream, bytes.clone(), zip, opening))?;
-        Some(amount)
+        let amount = amount(u32::try_from(len.div_ceil(65_536)).unwrap_or(u32::MAX));
+        self.push(|outbox| {
+            let begins = outbox.appended();
+            outbox.long(stream, bytes, zip, opening);
+            Sent { amount, begins }
+        })
     }
 
     /// §4.6, where it was agreed on and is worth it.
@@ -306,6 +348,14 @@ impl Connection {
 
     fn tell(&self, event: &Event<'_>) {
         self.observers.tell(event);
+    }
+}
+
+impl Waits {
+    fn are(&self, outbox: &Outbox) {
+        self.small.store(outbox.waiting(), Ordering::Release);
+        self.large.store(outbox.large(), Ordering::Release);
+        self.flows.store(outbox.flows(), Ordering::Release);
     }
 }
 

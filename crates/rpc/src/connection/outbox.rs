@@ -206,9 +206,19 @@ impl Outbox {
         self.ready.remaining().saturating_add(self.tail.len())
     }
 
-    /// How much waits that is, and whether some of it is of that stream.
-    pub(super) fn large(&self, stream: u32) -> (usize, bool) {
-        (self.large, self.flows.contains_key(&stream))
+    /// How much waits that is.
+    pub(super) fn large(&self) -> usize {
+        self.large
+    }
+
+    /// How many streams have some of it, or may have yet.
+    pub(super) fn flows(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Whether that one is among them.
+    pub(super) fn has_flow(&self, stream: u32) -> bool {
+        self.flows.contains_key(&stream)
     }
 
     /// Whether nothing waits to be written, for credit neither; exchanges do not count.

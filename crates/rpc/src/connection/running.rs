@@ -1,9 +1,8 @@
 //! Functions that run, and their answers (§7.2, §7.5, §7.8).
 
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{self, Poll};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -70,17 +69,17 @@ impl Connection {
         Some(Context::new(peer, name, call.stream.into(), call.deadline, metadata))
     }
 
-    /// Runs a function: here, as far as it does not wait, and then in a task of its own.
-    pub(super) async fn run(self: &Arc<Self>, mut call: Call, argument: Message) {
+    /// Runs a function: in this `task`, as far as it does not wait, and then in one of its own.
+    pub(super) fn run(
+        self: &Arc<Self>,
+        task: &mut task::Context<'_>,
+        mut call: Call,
+        argument: Message,
+    ) {
         let Some(context) = self.context(&mut call) else { return };
         let Message { body, room, blocks } = argument;
         let received = Amount { bytes: body.bytes.len() as u64, blocks };
         let mut running = call.function.run(context, body);
-        if call.deadline.is_some_and(|at| at <= Instant::now()) {
-            let reason = "the time was over before it began";
-            let error = Error::new(Kind::Deadline, Executed::Never, reason);
-            return self.finish(&call, received, Err(error));
-        }
         if call.way == Way::Cast {
             // From here on it is nobody's any more, and runs to its end.
             call.acknowledged = true;
@@ -89,8 +88,7 @@ impl Connection {
                 self.frame(Type::Ack, Flags::NONE, call.stream, &[], &Bytes::new());
             }
         }
-        let first = poll_fn(|waker| Poll::Ready(Pin::new(&mut running).poll(waker))).await;
-        match first {
+        match Pin::new(&mut running).poll(task) {
             Poll::Ready(result) => {
                 drop(room);
                 self.finish(&call, received, result);
@@ -145,15 +143,11 @@ impl Connection {
             match &result {
                 Ok(_) if call.way == Way::Stream => {}
                 Ok(body) => {
-                    let payload = reply_payload(body);
-                    let said = self.message(
-                        Type::Reply,
-                        Flags::NONE,
-                        call.stream,
-                        (&[], &payload),
-                        &body.bytes,
-                    );
-                    sent = said.unwrap_or_default();
+                    let opening = (&[][..], &reply_payload(body)[..]);
+                    let message = self.zipped(&body.bytes);
+                    let (kind, stream) = (Type::Reply, call.stream);
+                    let said = self.message(kind, Flags::NONE, stream, opening, message);
+                    sent = said.map(|said| said.amount).unwrap_or_default();
                 }
                 Err(error) => self.fail(call.stream, error),
             }

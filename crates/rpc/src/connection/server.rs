@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -29,15 +30,16 @@ pub(crate) struct Service {
 }
 
 impl Connection {
-    /// Takes what a client says. An error is a client that breaks the protocol.
-    pub(super) async fn serve(
+    /// Takes what a client says; functions run here, in this `task`, as far as they do not wait.
+    /// An error is a client that breaks the protocol.
+    pub(super) fn serve(
         self: &Arc<Self>,
+        task: &mut task::Context<'_>,
         service: &Arc<Service>,
         frame: Frame,
     ) -> Result<(), String> {
-        let Some(frame) = common(self, frame)? else { return Ok(()) };
         match frame {
-            Frame::Open(open) => self.open(service, open).await,
+            Frame::Open(open) => self.open(task, service, open),
             Frame::Data { stream, flags, block } => self.argument(stream, flags, &block),
             Frame::Cancel { stream } => {
                 let mut open = lock(&self.served.open);
@@ -52,20 +54,29 @@ impl Connection {
                 }
                 Ok(())
             }
-            other => Err(format!("a client does not say {}", other.name())),
+            other => match common(self, other)? {
+                Some(other) => Err(format!("a client does not say {}", other.name())),
+                None => Ok(()),
+            },
         }
     }
 
     /// A call begins.
-    async fn open(self: &Arc<Self>, service: &Arc<Service>, open: Open) -> Result<(), String> {
-        let Open { stream, flags, timeout, codec, ref name, ref block, ref extensions } = open;
+    fn open(
+        self: &Arc<Self>,
+        task: &mut task::Context<'_>,
+        service: &Arc<Service>,
+        open: Open,
+    ) -> Result<(), String> {
+        let Open { stream, flags, timeout, codec, name, block, extensions } = open;
         if stream % 2 == 0 || stream / 2 >= self.limits.max_streams {
             return Err(format!("a call has the number {stream}"));
         }
         if flags.has(Flags::QUIET) && !flags.has(Flags::CAST) {
             return Err("a call wants no answer and is no cast".to_owned());
         }
-        let (large, half_said) = lock(&self.out).outbox.large(stream);
+        let is_half_said = || lock(&self.out).outbox.has_flow(stream);
+        let half_said = self.waits.flows.load(Ordering::Acquire) > 0 && is_half_said();
         if half_said || lock(&self.served.open).all.contains_key(&stream) {
             return Err(format!("two calls have the number {stream}"));
         }
@@ -74,26 +85,27 @@ impl Connection {
             if !flags.has(Flags::QUIET) {
                 self.fail(stream, &error);
             }
-            let name = String::from_utf8_lossy(name);
+            let name = String::from_utf8_lossy(&name);
             self.told(&name, flags, stream, Err(&error));
             Ok(())
         };
         if self.served.draining.load(Ordering::Acquire) {
             return refused(Kind::Draining, "the server stops".to_owned());
         }
-        let name = std::str::from_utf8(name).unwrap_or_default();
+        let known = std::str::from_utf8(&name).unwrap_or_default();
         // Before it is looked up: who may not call it does not learn whether it is there.
         if let Some(permits) = &self.permits
-            && let Err(denied) = permits.check(name)
+            && let Err(denied) = permits.check(known)
         {
             return refused(denied.kind(), denied.reason().to_owned());
         }
-        let Some(function) = service.functions.get(name) else {
+        let Some(function) = service.functions.get(known) else {
             return refused(Kind::UnknownFunction, "no such function is offered".to_owned());
         };
         // A long argument gets its place when it is there.
         let place = Arc::clone(&service.places).try_acquire_owned().ok();
         let crowded = flags.has(Flags::CAST) && self.served.casts.load(Ordering::Acquire) >= CASTS;
+        let large = self.waits.large.load(Ordering::Acquire);
         let behind = u64::try_from(large).unwrap_or(u64::MAX) > self.limits.large_messages;
         // A client that does not take its large results gets no more of them.
         if place.is_none() || crowded || behind {
@@ -108,7 +120,7 @@ impl Connection {
             quiet: flags.has(Flags::QUIET),
             acknowledged: false,
             deadline: None,
-            extensions: extensions.clone(),
+            extensions,
             attempt: 1,
             trace: None,
             begun,
@@ -132,11 +144,13 @@ impl Connection {
         if !flags.has(Flags::MORE) {
             let zip = flags.has(Flags::ZIP);
             let limit = self.limits.max_message;
-            match body(codec, zip, block.bytes.clone(), limit, Executed::Never) {
-                Ok(body) => self.run(call, Message { body, room: None, blocks: 1 }).await,
-                Err(error) => return refused(error.kind(), error.reason().to_owned()),
-            }
-            return Ok(());
+            return match body(codec, zip, block.bytes, limit, Executed::Never) {
+                Ok(body) => {
+                    self.run(task, call, Message { body, room: None, blocks: 1 });
+                    Ok(())
+                }
+                Err(error) => refused(error.kind(), error.reason().to_owned()),
+            };
         }
         let total = block.total.ok_or("a long message without its length")?;
         let total = match self.budget.check(total, Executed::Never) {
@@ -144,7 +158,7 @@ impl Connection {
             Err(error) => return refused(error.kind(), error.reason().to_owned()),
         };
         let mut assembly = Assembly::new(total, flags.has(Flags::ZIP), codec);
-        assembly.add(block)?;
+        assembly.add(&block)?;
         self.expect_argument(service, call, assembly)
     }
 }

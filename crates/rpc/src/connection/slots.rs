@@ -1,8 +1,9 @@
 //! The calls of a client, by the numbers of their streams (§7.1).
 
 use std::collections::VecDeque;
+use std::task::Waker;
 
-use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::assembly::{Assembly, Message};
@@ -35,6 +36,8 @@ pub(super) struct Slots {
 pub(super) enum Slot {
     Free,
     Waiting(Waiting),
+    /// What came of it, until its caller looks; and whether the server has ended it, too (§7.5).
+    Answered(Answer, bool),
     /// Messages both ways.
     Exchange(Inbox),
     /// Nobody waits for it, but the server has not ended it (§7.5).
@@ -44,12 +47,23 @@ pub(super) enum Slot {
 /// A call that waits for its result.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub(super) answer: oneshot::Sender<Answer>,
-    pub(super) assembly: Option<Assembly>,
-    /// Makes room for the result.
-    pub(super) room: Option<AbortOnDropHandle<()>>,
+    /// Who is told, once somebody waits.
+    pub(super) waker: Option<Waker>,
+    /// When its caller stops waiting.
+    pub(super) deadline: Instant,
+    /// Its caller watches the clock itself: the deadline is near.
+    pub(super) timed: bool,
+    pub(super) coming: Option<Box<Coming>>,
     /// Where in all that is written the call begins; nothing of it was written before.
     pub(super) begins: u64,
+}
+
+/// A result of which not everything is there.
+#[derive(Debug)]
+pub(super) struct Coming {
+    pub(super) assembly: Assembly,
+    /// Makes room for it.
+    pub(super) _room: AbortOnDropHandle<()>,
 }
 
 impl Slots {
@@ -58,10 +72,20 @@ impl Slots {
         self.all.len().saturating_sub(self.free.len())
     }
 
-    /// No more calls: the connection is gone, or about to be. Gives those that there are.
-    pub(super) fn end(&mut self) -> Vec<Slot> {
+    /// No more calls: the connection is gone. What came of those that wait is `answer`'s; gives who is
+    /// to be told, and the exchanges.
+    pub(super) fn end(&mut self, answer: impl Fn(&Waiting) -> Answer) -> (Vec<Waker>, Vec<Inbox>) {
         self.ended = true;
-        std::mem::take(&mut self.all).into_iter().map(|(_, slot)| slot).collect()
+        let (mut wakers, mut exchanges) = (Vec::new(), Vec::new());
+        for (_, slot) in &mut self.all {
+            if let Slot::Waiting(waiting) = slot {
+                wakers.extend(waiting.waker.take());
+                *slot = Slot::Answered(answer(waiting), true);
+            } else if let Slot::Exchange(inbox) = std::mem::replace(slot, Slot::Cancelled) {
+                exchanges.push(inbox);
+            }
+        }
+        (wakers, exchanges)
     }
 
     /// Refuses calls from now on, if there is none.
@@ -89,7 +113,9 @@ impl Slots {
     /// What the server speaks of; an error is a server that breaks the protocol.
     pub(super) fn at(&mut self, stream: u32) -> Result<&mut Slot, String> {
         match slot(stream).and_then(|slot| self.all.get_mut(slot)) {
-            None | Some((_, Slot::Free)) => Err(format!("no call has the number {stream}")),
+            None | Some((_, Slot::Free | Slot::Answered(_, true))) => {
+                Err(format!("no call has the number {stream}"))
+            }
             Some((_, slot)) => Ok(slot),
         }
     }
@@ -100,6 +126,14 @@ impl Slots {
         (*generation == place.generation && !matches!(slot, Slot::Free)).then_some(slot)
     }
 
+    /// The same, if somebody waits for its result.
+    pub(super) fn waiting(&mut self, place: Place) -> Option<&mut Waiting> {
+        match self.of(place) {
+            Some(Slot::Waiting(waiting)) => Some(waiting),
+            _ => None,
+        }
+    }
+
     /// The call that has this number now.
     pub(super) fn place(&self, stream: u32) -> Option<Place> {
         let (generation, _) = self.all.get(slot(stream)?)?;
@@ -108,34 +142,90 @@ impl Slots {
 
     /// Its number is free.
     pub(super) fn free(&mut self, stream: u32) -> Slot {
-        let Some((_, place)) = slot(stream).and_then(|slot| self.all.get_mut(slot)) else {
-            return Slot::Free;
-        };
-        let was = std::mem::replace(place, Slot::Free);
+        let was = self.put(stream, Slot::Free);
         if !matches!(was, Slot::Free) {
             self.free.push_back(stream / 2);
         }
-        if let Slot::Waiting(Waiting { assembly: Some(assembly), .. }) = &was {
-            self.no_longer_unasked(assembly);
-        }
         was
+    }
+
+    /// The server has ended a call, so. Gives who is to be told.
+    pub(super) fn answer(&mut self, stream: u32, answer: Answer) -> Option<Waker> {
+        let is_waiting = matches!(self.at(stream), Ok(Slot::Waiting(_)));
+        if !is_waiting {
+            self.over(stream);
+            return None;
+        }
+        match self.put(stream, Slot::Answered(answer, true)) {
+            Slot::Waiting(waiting) => waiting.waker,
+            _ => None,
+        }
+    }
+
+    /// The server has ended a call for which nobody waits any more.
+    pub(super) fn over(&mut self, stream: u32) {
+        match self.at(stream) {
+            Ok(Slot::Answered(_, ended)) => *ended = true,
+            _ => drop(self.free(stream)),
+        }
+    }
+
+    /// This side has ended a call, so; the server has not. Gives who is to be told.
+    pub(super) fn refuse(&mut self, place: Place, answer: Answer) -> Option<Waker> {
+        self.waiting(place)?;
+        match self.put(place.stream, Slot::Answered(answer, false)) {
+            Slot::Waiting(waiting) => waiting.waker,
+            _ => None,
+        }
+    }
+
+    /// What came of it, for its caller, who does not wait any more then.
+    pub(super) fn take_answer(&mut self, place: Place) -> Option<Answer> {
+        let ended = match self.of(place) {
+            Some(Slot::Answered(_, ended)) => *ended,
+            _ => return None,
+        };
+        let was =
+            if ended { self.free(place.stream) } else { self.put(place.stream, Slot::Cancelled) };
+        match was {
+            Slot::Answered(answer, _) => Some(answer),
+            _ => None,
+        }
     }
 
     /// Nobody waits for it any more, though the server has not ended it.
-    pub(super) fn abandon(&mut self, place: Place) -> Slot {
-        let Some(slot) = self.of(place) else { return Slot::Free };
-        let was = std::mem::replace(slot, Slot::Cancelled);
-        if let Slot::Waiting(Waiting { assembly: Some(assembly), .. }) = &was {
-            self.no_longer_unasked(assembly);
+    pub(super) fn abandon(&mut self, place: Place) {
+        if self.of(place).is_some() {
+            self.put(place.stream, Slot::Cancelled);
         }
-        was
     }
 
-    fn no_longer_unasked(&mut self, assembly: &Assembly) {
-        if !assembly.has_room() {
-            let received = u64::try_from(assembly.received()).unwrap_or(u64::MAX);
+    /// Whoever's time is over before `soon` is to watch the clock from now on.
+    pub(super) fn due(&mut self, soon: Option<Instant>) -> Vec<Waker> {
+        let waiting = self.all.iter_mut().filter_map(|(_, slot)| match slot {
+            Slot::Waiting(waiting) if !waiting.timed => Some(waiting),
+            _ => None,
+        });
+        let due = waiting.filter(|it| soon.is_none_or(|soon| it.deadline < soon));
+        due.filter_map(|waiting| {
+            waiting.timed = true;
+            waiting.waker.take()
+        })
+        .collect()
+    }
+
+    fn put(&mut self, stream: u32, new: Slot) -> Slot {
+        let Some((_, place)) = slot(stream).and_then(|slot| self.all.get_mut(slot)) else {
+            return Slot::Free;
+        };
+        let was = std::mem::replace(place, new);
+        if let Slot::Waiting(Waiting { coming: Some(coming), .. }) = &was
+            && !coming.assembly.has_room()
+        {
+            let received = u64::try_from(coming.assembly.received()).unwrap_or(u64::MAX);
             self.unasked = self.unasked.saturating_sub(received);
         }
+        was
     }
 }
 

@@ -1,0 +1,198 @@
+//! A call as it is made, again where that is right (§8.3).
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
+
+use super::pool::Pool;
+use super::{Call, Inside};
+use crate::connection::{Connection, Message, Pending, Request};
+use crate::context::Context;
+use crate::event::{Amount, Called, Event, Side, Times, Way};
+use crate::patience::Patience;
+use crate::proto::v2::Extensions;
+use crate::{Body, Error, Executed, Kind, TraceParent};
+
+/// One attempt.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Making {
+    pub(super) patience: Patience,
+    /// When it begins.
+    pub(super) now: Instant,
+    /// So many were made, with this one.
+    pub(super) made: u32,
+    pub(super) way: Way,
+    /// Its place in a trace.
+    pub(super) trace: Option<TraceParent>,
+}
+
+/// What was seen of it.
+#[derive(Default)]
+struct Seen {
+    used: Option<Arc<Connection>>,
+    times: Times,
+    sent: Amount,
+}
+
+impl Call<'_> {
+    /// Makes the call, again where that is right (§8.3).
+    pub(super) async fn attempts(&self, argument: &Body, way: Way) -> Result<Message, Error> {
+        let Inside { pool, retries, budget, .. } = &*self.client.0;
+        let context = Context::current();
+        let context = context.as_ref();
+        let patience = Patience::new(self.timeout, context);
+        let mut now = patience.begun;
+        let mut avoided = None;
+        budget.earn();
+        for made in 1.. {
+            let making = Making { patience, now, made, way, trace: self.trace(context) };
+            let mut seen = Seen::default();
+            let result = self.attempt(argument, making, context, avoided.as_ref(), &mut seen).await;
+            let result = result.map_err(|error| error.of(self.function));
+            if !pool.own.observers.is_empty() {
+                self.tell(making, &result, &seen);
+            }
+            let error = match result {
+                Ok(message) => return Ok(message),
+                Err(error) => error,
+            };
+            let again = retries.may(&error, self.idempotent, made) && budget.spend();
+            let pause = retries.pause(&error, made);
+            if !again || patience.left(Instant::now()) <= pause {
+                return Err(error.at(&pool.address()));
+            }
+            tokio::time::sleep(pause).await;
+            now = Instant::now();
+            avoided = seen.used;
+        }
+        Err(patience.over())
+    }
+
+    async fn attempt(
+        &self,
+        argument: &Body,
+        making: Making,
+        context: Option<&Context>,
+        avoided: Option<&Arc<Connection>>,
+        seen: &mut Seen,
+    ) -> Result<Message, Error> {
+        let Inside { pool, queue, .. } = &*self.client.0;
+        let _turn = turn(queue, making.patience).await?;
+        let _leaves = Leaves(pool);
+        let pending = loop {
+            let connection = pool.pick((making.patience, making.now), avoided).await?;
+            if !pool.own.observers.is_empty() {
+                seen.times.queue = making.now.elapsed();
+            }
+            let sent = self.send(&connection, argument, making, context);
+            let is_open = connection.is_open();
+            seen.used = Some(connection);
+            match sent {
+                // Another call was faster, or it was replaced just now: there is a place elsewhere,
+                // or will be.
+                Err(error) if error.kind() == Kind::Overloaded || !is_open => {
+                    if making.patience.left(Instant::now()).is_zero() {
+                        return Err(error);
+                    }
+                    tokio::task::yield_now().await;
+                }
+                sent => break sent?,
+            }
+        };
+        seen.sent = pending.sent;
+        pending.await
+    }
+
+    /// Sends it; an error says that it was not.
+    pub(super) fn send(
+        &self,
+        connection: &Arc<Connection>,
+        argument: &Body,
+        making: Making,
+        context: Option<&Context>,
+    ) -> Result<Pending, Error> {
+        let Making { patience, now, made, way, trace } = making;
+        let request = Request {
+            function: self.function,
+            argument,
+            timeout: Some(patience.left(now)),
+            way,
+            extensions: &self.extensions(made, trace, context)?,
+        };
+        connection.call(&request, (patience, now))
+    }
+
+    /// Its place in the trace of the call that this is a part of, or in that of its metadata.
+    pub(super) fn trace(&self, context: Option<&Context>) -> Option<TraceParent> {
+        let above = TraceParent::of(&self.metadata);
+        let above = above.or_else(|| TraceParent::of(context?.metadata()));
+        above.map(|above| above.child())
+    }
+
+    pub(super) fn extensions(
+        &self,
+        attempt: u32,
+        trace: Option<TraceParent>,
+        context: Option<&Context>,
+    ) -> Result<bytes::BytesMut, Error> {
+        let extensions = Extensions {
+            traceparent: trace.map(|trace| trace.to_string()),
+            tracestate: context.and_then(|it| it.value("tracestate")).map(str::to_owned),
+            metadata: self.metadata.clone(),
+            attempt: (attempt > 1).then(|| u8::try_from(attempt).unwrap_or(u8::MAX)),
+        };
+        if extensions.is_empty() {
+            return Ok(bytes::BytesMut::new());
+        }
+        extensions.encode().ok_or_else(|| {
+            let reason = "its metadata is more than 64 pairs, or than 16 KiB";
+            Error::new(Kind::Value, Executed::Never, reason).of(self.function)
+        })
+    }
+
+    fn tell(&self, making: Making, result: &Result<Message, Error>, seen: &Seen) {
+        let Making { now, made, way, trace, .. } = making;
+        let Seen { used, sent, times } = seen;
+        let mut times = *times;
+        times.exec = now.elapsed().saturating_sub(times.queue);
+        let received = result.as_ref().map_or(Amount::default(), |message| Amount {
+            bytes: message.body.bytes.len() as u64,
+            blocks: message.blocks,
+        });
+        self.client.0.pool.own.observers.tell(&Event::Called(&Called {
+            side: Side::Client,
+            way,
+            function: self.function,
+            peer: used.as_ref().map(|connection| &*connection.peer),
+            req_ref: 0,
+            trace,
+            result: result.as_ref().map(|_| ()),
+            attempt: made,
+            times,
+            sent: *sent,
+            received,
+        }));
+    }
+}
+
+/// A call's turn among those of its client.
+async fn turn(queue: &Semaphore, patience: Patience) -> Result<SemaphorePermit<'_>, Error> {
+    if let Ok(turn) = queue.try_acquire() {
+        return Ok(turn);
+    }
+    let waits = Box::pin(tokio::time::timeout_at(patience.until, queue.acquire()));
+    waits.await.ok().and_then(Result::ok).ok_or_else(|| {
+        let reason = format!("not its turn within {:?}: too many calls", patience.whole());
+        Error::new(Kind::Overloaded, Executed::Never, reason)
+    })
+}
+
+/// A call that ends, however it does, leaves its place to another.
+struct Leaves<'p>(&'p Pool);
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        self.0.freed();
+    }
+}

@@ -41,7 +41,7 @@ impl Call<'_> {
         let Inside { pool, retries, budget, .. } = &*self.client.0;
         let context = Context::current();
         let context = context.as_ref();
-        let patience = Patience::new(self.timeout, context);
+        let patience = self.patience(context);
         let mut now = patience.begun;
         let mut avoided = None;
         budget.earn();
@@ -136,10 +136,19 @@ impl Call<'_> {
         trace: Option<TraceParent>,
         context: Option<&Context>,
     ) -> Result<bytes::BytesMut, Error> {
+        let mut metadata = self.metadata.clone();
+        let mut tracestate =
+            context.and_then(|it| it.value(TraceParent::STATE_KEY)).map(str::to_owned);
+        if TraceParent::of(&metadata).is_some() {
+            // It has become `trace`; the callee is told of one.
+            let state = metadata.iter().find(|(key, _)| key == TraceParent::STATE_KEY);
+            tracestate = state.map(|(_, state)| state.clone());
+            metadata.retain(|(key, _)| key != TraceParent::KEY && key != TraceParent::STATE_KEY);
+        }
         let extensions = Extensions {
             traceparent: trace.map(|trace| trace.to_string()),
-            tracestate: context.and_then(|it| it.value("tracestate")).map(str::to_owned),
-            metadata: self.metadata.clone(),
+            tracestate,
+            metadata,
             attempt: (attempt > 1).then(|| u8::try_from(attempt).unwrap_or(u8::MAX)),
         };
         if extensions.is_empty() {

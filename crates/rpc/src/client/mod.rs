@@ -66,7 +66,8 @@ pub struct Call<'c> {
     client: &'c Client,
     function: &'c str,
     codec: Codec,
-    timeout: Duration,
+    /// `None`: the client's.
+    timeout: Option<Duration>,
     idempotent: bool,
     metadata: Metadata,
 }
@@ -106,8 +107,15 @@ impl Client {
 
     /// A call of this function, with something other than the usual.
     pub fn function<'c>(&'c self, function: &'c str) -> Call<'c> {
-        let Inside { codec, timeout, .. } = *self.0;
-        Call { client: self, function, codec, timeout, idempotent: false, metadata: Vec::new() }
+        let codec = self.0.codec;
+        Call {
+            client: self,
+            function,
+            codec,
+            timeout: None,
+            idempotent: false,
+            metadata: Vec::new(),
+        }
     }
 
     /// Calls a function at every instance of the service that this client is connected to, at the same
@@ -120,7 +128,7 @@ impl Client {
         let call = self.function(function);
         let argument = call.encode(argument)?;
         let context = Context::current();
-        let patience = Patience::new(call.timeout, context.as_ref());
+        let patience = call.patience(context.as_ref());
         let picked = self.0.pool.pick((patience, patience.begun), None).await;
         picked.map_err(|error| error.of(function))?;
         let mut instances: Vec<Arc<Connection>> = Vec::new();
@@ -147,6 +155,16 @@ impl Client {
             answers.push((Peer::clone(&connection.peer), result));
         }
         Ok(answers)
+    }
+
+    /// Asks whether a server is there, which no function of it is called for, and gives how long its
+    /// answer took: §9.1. It waits for a connection, if there is none, as long as a call does.
+    pub async fn ping(&self) -> Result<Duration, Error> {
+        let patience = Patience::new(self.0.timeout, Context::current().as_ref());
+        let connection = self.0.pool.pick((patience, patience.begun), None).await?;
+        let begun = Instant::now();
+        connection.ping(patience).await.map_err(|error| error.at(&connection.peer.address))?;
+        Ok(begun.elapsed())
     }
 
     /// How many calls wait for answers.
@@ -245,7 +263,7 @@ impl ClientBuilder {
 impl Call<'_> {
     /// How long it may take, all attempts together.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = Some(timeout);
         self
     }
 
@@ -295,7 +313,7 @@ impl Call<'_> {
         let argument = self.encode(argument)?;
         let Inside { pool, queue, .. } = &*self.client.0;
         let context = Context::current();
-        let patience = Patience::new(self.timeout, context.as_ref());
+        let patience = self.patience(context.as_ref());
         let fired = async {
             let _turn = queue.acquire().await;
             let connection = pool.pick((patience, patience.begun), None).await?;
@@ -329,22 +347,25 @@ impl Call<'_> {
     ) -> Result<(Outgoing<O>, Incoming<I>), Error> {
         let pool = &self.client.0.pool;
         let context = Context::current();
-        let patience = Patience::new(self.timeout, context.as_ref());
+        let patience = self.patience(context.as_ref());
         let picked = pool.pick((patience, patience.begun), None).await;
         let connection = picked.map_err(|error| error.of(self.function))?;
         let nothing = Body { codec: self.codec, bytes: bytes::Bytes::new() };
         let inherited = context.as_ref().and_then(Context::remaining);
-        let own = (self.timeout != self.client.0.timeout).then_some(self.timeout);
         let request = Request {
             function: self.function,
             argument: &nothing,
-            timeout: own.into_iter().chain(inherited).min(),
+            timeout: self.timeout.into_iter().chain(inherited).min(),
             way: Way::Stream,
             extensions: &self.extensions(1, self.trace(context.as_ref()), context.as_ref())?,
         };
         let begun = connection.open_exchange(&request).map_err(|error| error.of(self.function));
         let (receiving, sending) = begun?;
         Ok((Outgoing::new(self.codec, sending, true), Incoming::new(self.codec, receiving, true)))
+    }
+
+    fn patience(&self, context: Option<&Context>) -> Patience {
+        Patience::new(self.timeout.unwrap_or(self.client.0.timeout), context)
     }
 
     fn encode<A: Serialize + ?Sized>(&self, argument: &A) -> Result<Body, Error> {

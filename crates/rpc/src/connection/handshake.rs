@@ -383,6 +383,7 @@ fn establish(
         is_closed: AtomicBool::new(false),
         why: Mutex::default(),
         calls: client::Calls::default(),
+        pings: super::pings::Pings::default(),
         permits,
         served: served::Served::default(),
         observers: own.observers.clone(),

@@ -446,7 +446,8 @@ pub(super) fn common(connection: &Connection, frame: Frame) -> Result<Option<Fra
             let reason = format!("the peer ended the connection: {}", error.reason());
             connection.close(Error::new(error.kind(), Executed::Maybe, reason));
         }
-        Frame::Pong(_) | Frame::Unknown => {}
+        Frame::Pong(payload) => connection.ponged(payload),
+        Frame::Unknown => {}
         Frame::Hello(_) | Frame::Auth(_) => {
             return Err("a second handshake on one connection".to_owned());
         }

@@ -9,6 +9,7 @@ mod io;
 mod load;
 mod outbox;
 mod pieces;
+mod pings;
 mod running;
 mod served;
 mod server;
@@ -117,6 +118,7 @@ pub(crate) struct Connection {
     is_closed: AtomicBool,
     why: Mutex<Option<Error>>,
     calls: client::Calls,
+    pings: pings::Pings,
     /// What the peer may call; `None`: all there is.
     permits: Option<Permits>,
     served: served::Served,

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use meshx_core::Action;
-use meshx_rpc::{Algorithm, Body, Codec, Context, Error, Executed, Kind, Policy, Rule};
+use meshx_rpc::{
+    Algorithm, Body, Codec, Context, Error, Executed, Kind, Policy, Rule, TraceParent,
+};
 
 use crate::{Count, functions, pair, plain};
 
@@ -271,6 +273,53 @@ async fn metadata_and_traces_travel() {
         call = call.metadata(&number.to_string(), "");
     }
     assert_eq!(call.call::<_, ()>(&()).await.unwrap_err().kind(), Kind::Value);
+}
+
+/// §6: the trace of a call goes on through whatever it calls, and is said once.
+#[tokio::test]
+async fn a_trace_goes_on_through_several_calls() {
+    let said = functions().add("said", async |()| {
+        let context = Context::current().unwrap();
+        Ok::<_, String>(context.metadata().to_vec())
+    });
+    let (last, _last_server) = plain(said);
+    let middle = functions().add("said", move |()| {
+        let last = last.clone();
+        async move { last.call::<_, Vec<(String, String)>>("said", &()).await }
+    });
+    let (client, _server) = plain(middle);
+    let own = TraceParent::root(true);
+    let call = client.function("said").metadata(TraceParent::KEY, &own.to_string());
+    let call = call.metadata(TraceParent::STATE_KEY, "a=1").metadata("tenant", "blue");
+    let metadata: Vec<(String, String)> = call.call(&()).await.unwrap();
+    let trace = TraceParent::of(&metadata).unwrap();
+    assert_eq!(trace.trace_id(), own.trace_id());
+    assert_ne!(trace.span_id(), own.span_id());
+    assert!(metadata.contains(&("tracestate".to_owned(), "a=1".to_owned())), "{metadata:?}");
+    assert_eq!(metadata.len(), 2, "{metadata:?}");
+}
+
+/// §7.8: calls of which much time is left have no timer of their own, and are in time all the same.
+#[tokio::test(start_paused = true)]
+async fn a_call_ends_when_its_time_is_over_and_not_before_or_after() {
+    let (client, _server) = plain(functions());
+    let calls = [1, 2, 99, 100, 101, 199, 200, 201, 250, 999, 5_000, 60_000].map(|ms| {
+        let client = client.clone();
+        tokio::spawn(async move {
+            let limit = Duration::from_millis(ms);
+            // So that they do not all begin with the connection.
+            tokio::time::sleep(Duration::from_millis(ms % 7)).await;
+            let begun = tokio::time::Instant::now();
+            let call = client.function("sleep").timeout(limit);
+            let error = call.call::<_, u64>(&100_000).await.unwrap_err();
+            assert_eq!(error.kind(), Kind::Deadline, "{ms}: {error}");
+            assert_eq!(begun.elapsed(), limit);
+        })
+    });
+    for call in calls {
+        call.await.unwrap();
+    }
+    assert_eq!(client.in_flight(), 0);
 }
 
 #[tokio::test]

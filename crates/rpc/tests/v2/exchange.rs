@@ -206,3 +206,20 @@ async fn errors_end_an_exchange_and_nothing_else() {
     assert_eq!(back.next().await.unwrap().unwrap_err().kind(), Kind::Deadline);
     assert_eq!(client.call::<_, u32>("add", &(1, 2)).await.unwrap(), 3);
 }
+
+/// §7.8: a limit that was set counts, also one that calls of this client have anyway.
+#[tokio::test(start_paused = true)]
+async fn an_exchange_has_the_time_limit_that_was_set_and_no_other() {
+    let limit = Duration::from_secs(10);
+    let (client, _server) =
+        pair(functions().add_exchange("sums", sums), |it| it.timeout(limit), |it| it);
+    let begun = tokio::time::Instant::now();
+    let timed = client.function("sums").timeout(limit).open::<i64, i64>().await.unwrap();
+    let (mut endless, mut all) = client.function("sums").open::<i64, i64>().await.unwrap();
+    let (_numbers, mut ended) = timed;
+    assert_eq!(ended.next().await.unwrap().unwrap_err().kind(), Kind::Deadline);
+    assert!(begun.elapsed() >= limit && begun.elapsed() < 2 * limit, "{:?}", begun.elapsed());
+    tokio::time::sleep(3 * limit).await;
+    endless.send(&7).await.unwrap();
+    assert_eq!(all.next().await.unwrap().unwrap(), 7);
+}

@@ -156,6 +156,25 @@ async fn a_client_finds_a_server_that_comes_later_and_again() {
 
 /// §9.1.
 #[tokio::test(start_paused = true)]
+async fn a_peer_is_asked_whether_it_is_there() {
+    let (client, server) = plain(functions());
+    let pings: Vec<_> = (0..100)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.ping().await })
+        })
+        .collect();
+    for ping in pings {
+        assert!(ping.await.unwrap().unwrap() < Duration::from_secs(1));
+    }
+    drop(server);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let error = client.ping().await.unwrap_err();
+    assert_eq!((error.kind(), error.executed()), (Kind::Transport, Executed::Never), "{error}");
+}
+
+/// §9.1.
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_says_nothing_any_more_is_given_up() {
     let (dial, mut listen) = Memory::pair();
     let limits = Limits { keep_alive: Duration::from_secs(1), ..Limits::default() };

@@ -3,16 +3,13 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use meshx_rpc::{Body, Client, Error, Kind, Retries};
+use meshx_rpc::{Client, Retries};
 use serde::Serialize;
 
 use super::asking::{Asking, told};
 use crate::args::rpc::Ping;
 use crate::failure::{Failure, exit};
 use crate::output::Output;
-
-/// A name that no server gives to a function: asking for it is a round trip, and nothing runs.
-const NOBODY: &str = "meshx.ping";
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -34,10 +31,10 @@ pub(super) async fn run(arguments: &Ping, output: Output) -> Result<u8, Failure>
     // Also of a series that was broken off.
     let times = RefCell::new(Vec::new());
     let dialled = asking.dialled.clone();
-    let asked = async |client| {
+    let asked = async |client: Client| {
         let begun = Instant::now();
         // Of which the time is not told: it brings up the connection.
-        ask(&client).await?;
+        client.ping().await?;
         let Some((peer, up)) = dialled.borrow().first.clone() else { return Ok(None) };
         let connect_milliseconds = milliseconds(up.saturating_duration_since(begun));
         let mut report = Report {
@@ -56,7 +53,7 @@ pub(super) async fn run(arguments: &Ping, output: Output) -> Result<u8, Failure>
             if number > 0 {
                 tokio::time::sleep(arguments.interval).await;
             }
-            let took = milliseconds(ask(&client).await?);
+            let took = milliseconds(client.ping().await?);
             times.borrow_mut().push(took);
             if !output.json {
                 output.story(&format!("pong in {took:.2} ms"));
@@ -78,21 +75,6 @@ pub(super) async fn run(arguments: &Ping, output: Output) -> Result<u8, Failure>
         output.data(&report, |_| String::new());
     }
     Ok(exit::SUCCESS)
-}
-
-/// One round trip. Who does not let us call answers, too.
-async fn ask(client: &Client) -> Result<Duration, Error> {
-    let begun = Instant::now();
-    let answer = client.function(NOBODY).call_raw(Body::raw("")).await;
-    let took = begun.elapsed();
-    match answer {
-        Ok(_) => Ok(took),
-        // A connection that was never up is not denied a function.
-        Err(error) => match error.kind() {
-            Kind::UnknownFunction | Kind::Denied if error.function().is_some() => Ok(took),
-            _ => Err(error),
-        },
-    }
 }
 
 fn heading(report: &Report) -> String {

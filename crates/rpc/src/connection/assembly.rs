@@ -15,8 +15,8 @@ const UNIT: u64 = 1024;
 const MOST: u64 = 0xFFFF_FFFF * UNIT;
 /// §4.6: so many times its length at most is what a large message unpacks to.
 const RATIO: u64 = 8;
-/// What is only announced costs no more than this, or than twice of what came.
-const AHEAD: usize = 256 * 1024;
+/// What is only announced, and has no room yet, costs no more than this, or than twice of what came.
+const AHEAD: usize = 64 * 1024;
 
 /// A large message of which not everything is there.
 #[derive(Debug)]
@@ -98,7 +98,8 @@ impl Assembly {
         }
         if self.bytes.capacity().saturating_sub(self.bytes.len()) < block.bytes.len() {
             let ahead = self.bytes.len().max(AHEAD).max(block.bytes.len());
-            self.bytes.reserve(left.min(ahead));
+            // Once there is room for it, all of it.
+            self.bytes.reserve(if self.has_room() { left } else { left.min(ahead) });
         }
         self.bytes.extend_from_slice(&block.bytes);
         self.blocks = self.blocks.saturating_add(1);

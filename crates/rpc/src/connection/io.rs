@@ -22,10 +22,11 @@ use crate::{Error, Executed, Kind};
 type Read = Box<dyn AsyncRead + Send + Unpin>;
 type Write = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// How much is read at a time.
-const READ: usize = 64 * 1024;
-/// How much is read at a time of a peer that says little.
+/// How much is read at a time: of a peer that says little, and as long as all that is asked for comes,
+/// twice as much each time, up to the largest.
 const READ_LITTLE: usize = 1024;
+const READ: usize = 64 * 1024;
+const READ_MUCH: usize = 512 * 1024;
 /// Of so many writes, one waits for what other tasks send.
 const TRY_GATHERING: u32 = 16;
 /// After so many frames at most the reader lets others run: the queue of a worker is short.
@@ -125,7 +126,7 @@ enum Pause {
 
 async fn read(reader: &mut Reader, mut stream: Read) -> Result<(), Error> {
     let connection = Arc::clone(&reader.connection);
-    let mut quiet = true;
+    let mut size = READ_LITTLE;
     // Until when a frame that was begun must be whole.
     let mut due = None;
     loop {
@@ -146,15 +147,12 @@ async fn read(reader: &mut Reader, mut stream: Read) -> Result<(), Error> {
         let Reader { buffer, frames, .. } = reader;
         let begun = !buffer.is_empty();
         let limit = connection.limits.frame;
-        let size = match frames.missing(buffer) {
-            Some(missing) => missing.max(READ),
-            None if quiet && !begun => READ_LITTLE,
-            None => READ,
-        };
+        let wanted = size.max(frames.missing(buffer).unwrap_or(0)).min(READ_MUCH);
         if buffer.is_empty() {
-            _ = buffer.try_reclaim(size);
+            _ = buffer.try_reclaim(wanted);
         }
-        buffer.reserve(size.min(2 * READ));
+        buffer.reserve(wanted);
+        let room = buffer.spare_capacity_mut().len();
         let count = if begun {
             // It counts from the first byte of the frame on.
             let until = *due.get_or_insert_with(|| Instant::now() + limit);
@@ -179,7 +177,11 @@ async fn read(reader: &mut Reader, mut stream: Read) -> Result<(), Error> {
                 Side::Server => Error::new(Kind::Draining, Executed::Maybe, "the client left"),
             });
         }
-        quiet = count < READ_LITTLE;
+        size = match count {
+            _ if count == room => (room * 2).clamp(READ, READ_MUCH),
+            _ if count < READ_LITTLE => READ_LITTLE,
+            _ => wanted.max(READ),
+        };
         connection.heard.fetch_add(u64::try_from(count).unwrap_or(0), Ordering::Release);
     }
 }
@@ -348,7 +350,7 @@ impl Connection {
     /// What is to be written next, unless more of it is gathered. Gives how many frames came since.
     fn take_out(&self, batch: &mut Pieces) -> usize {
         let mut out = lock(&self.out);
-        if out.gathering && !out.closed {
+        if out.holds_back() {
             return 0;
         }
         let frames = std::mem::take(&mut out.frames);

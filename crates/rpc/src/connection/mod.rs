@@ -204,7 +204,7 @@ impl Connection {
         let idle = out.outbox.is_empty();
         let done = put(&mut out.outbox);
         out.frames = out.frames.saturating_add(1);
-        let wakes = idle && !out.gathering && !out.outbox.is_empty();
+        let wakes = idle && !out.holds_back() && !out.outbox.is_empty();
         self.waits.are(&out.outbox);
         drop(out);
         if wakes {
@@ -350,6 +350,13 @@ impl Connection {
 
     fn tell(&self, event: &Event<'_>) {
         self.observers.tell(event);
+    }
+}
+
+impl Out {
+    /// Whether what is there waits for what is about to come. Large messages do not.
+    fn holds_back(&self) -> bool {
+        self.gathering && !self.closed && self.outbox.large() == 0
     }
 }
 

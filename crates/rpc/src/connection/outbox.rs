@@ -9,7 +9,7 @@ use super::slots::Place;
 use crate::proto::v2::{Checksum, Flags, Head, SMALL, Type};
 
 /// How much is given out at a time; a small message that comes meanwhile waits for no more than this.
-const BATCH: usize = 256 * 1024;
+const BATCH: usize = 512 * 1024;
 /// A block that is shared in place of copied has so many bytes at least.
 const SHARED: usize = 8 * 1024;
 /// §7.6: a message of an exchange counts so many bytes more than it has.
@@ -230,7 +230,7 @@ impl Outbox {
         self.ready.is_empty() && self.tail.is_empty() && self.rotation.is_empty()
     }
 
-    /// Moves what is ready to `batch`, and blocks until about 256 KiB are there.
+    /// Moves what is ready to `batch`, and blocks until about half a MiB is there.
     pub(super) fn take(&mut self, batch: &mut Pieces) {
         self.end_piece();
         batch.append(&mut self.ready);

@@ -1,5 +1,6 @@
 //! §3: checksums of frames, bound to their connection.
 
+use crc_fast::{CrcAlgorithm, Digest};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
 /// §3.1.
@@ -76,7 +77,7 @@ impl Checksum {
         bound.push(u8::from(binding.from_server));
         match algorithm {
             Algorithm::None => Self::None,
-            Algorithm::Crc32c => Self::Crc32c(crc32c::crc32c(&bound)),
+            Algorithm::Crc32c => Self::Crc32c(crc32c(0, [&bound, &[]])),
             Algorithm::Xxh3 => Self::Xxh3(xxh3_64(&bound)),
             Algorithm::Blake3 => Self::Blake3(*blake3::hash(&bound).as_bytes()),
         }
@@ -98,7 +99,7 @@ impl Checksum {
         match self {
             Self::None => {}
             Self::Crc32c(start) => {
-                let sum = crc32c::crc32c_append(crc32c::crc32c_append(*start, head), block);
+                let sum = crc32c(*start, [head, block]);
                 trailer.bytes[..4].copy_from_slice(&sum.to_le_bytes());
             }
             Self::Xxh3(seed) => {
@@ -127,6 +128,14 @@ impl Checksum {
         let (body, trailer) = frame.split_at_checked(body)?;
         (self.of(body, &[]).as_ref() == trailer).then_some(body.len())
     }
+}
+
+/// The checksum of `parts`, behind something of which it is `start`.
+fn crc32c(start: u32, parts: [&[u8]; 2]) -> u32 {
+    let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, u64::from(!start));
+    parts.into_iter().for_each(|part| digest.update(part));
+    // It has 32 bits.
+    u32::try_from(digest.finalize()).unwrap_or_default()
 }
 
 impl AsRef<[u8]> for Trailer {

@@ -11,6 +11,8 @@ use crate::{Body, Codec, Error, Executed, Kind, NAME_MAX};
 /// The header, with the length.
 pub(crate) const HEAD: usize = 12;
 const LEN: usize = 4;
+/// A buffer for large messages has more than this.
+const LARGE: usize = 128 * 1024;
 /// What of an OPEN comes before the name, at most, and a name (§2.2: 16 bytes and the name is among the
 /// extensions' bound).
 const FIXED_MAX: usize = 16 + NAME_MAX;
@@ -306,7 +308,15 @@ impl Frames {
         if bytes.len() < whole {
             return Ok(None);
         }
-        let mut frame = bytes.split_to(whole).freeze();
+        // A small frame that somebody keeps is not to hold a large buffer.
+        let apart = bytes.capacity() > LARGE && whole < LARGE / 16;
+        let mut frame = if apart {
+            let frame = Bytes::copy_from_slice(bytes.get(..whole).unwrap_or_default());
+            bytes.advance(whole);
+            frame
+        } else {
+            bytes.split_to(whole).freeze()
+        };
         let body = self.checksum.check(&frame).ok_or(FrameError::Checksum)?;
         frame.truncate(body);
         parse(frame, self.zip).map(Some)

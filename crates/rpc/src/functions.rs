@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
 use serde::Serialize;
@@ -13,9 +13,12 @@ use serde::de::DeserializeOwned;
 
 use crate::codec::{Body, Codec};
 use crate::connection::{Receiving, Sending};
-use crate::context::Context;
+use crate::context::{Context, Protocol};
 use crate::error::{Error, Executed, Kind};
+use crate::event::Way;
 use crate::exchange::{Incoming, Outgoing};
+use crate::intercept::{Chain, End, Intercept, Next, Request};
+use crate::v1::unlisted;
 
 /// The longest name of a function, in bytes; both protocols have a byte for the length.
 pub const NAME_MAX: usize = 255;
@@ -45,7 +48,11 @@ struct Inside {
     name: Arc<str>,
     about: Arc<str>,
     run: Arc<Run>,
+    chain: Chain,
 }
+
+/// Both directions of an exchange.
+type Ends = (Receiving, Sending);
 
 /// The future of an answer.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Body, Error>> + Send>>;
@@ -201,6 +208,47 @@ impl Functions {
         self
     }
 
+    /// Does something around each of those that are there by now ([`Intercept`]), inside of what is
+    /// around them already and of what a server does around all ([`Server::intercept`]).
+    ///
+    /// ```
+    /// use meshx_rpc::{Functions, Next, Request};
+    ///
+    /// let functions = Functions::new()
+    ///     .add("slow", async |()| Ok::<_, String>(1))
+    ///     .intercept(async |request: Request, next: Next| {
+    ///         let begun = std::time::Instant::now();
+    ///         let (function, result) = (request.function().to_owned(), next.run(request).await);
+    ///         println!("{function}: {:?}", begun.elapsed());
+    ///         result
+    ///     })
+    ///     .add("quick", async |()| Ok::<_, String>(2)); // not this one
+    /// ```
+    ///
+    /// [`Server::intercept`]: crate::Server::intercept
+    #[must_use]
+    pub fn intercept(mut self, interceptor: impl Intercept) -> Self {
+        let mut inner = Chain::default();
+        inner.add(interceptor);
+        for function in self.0.values_mut() {
+            let inside = Arc::make_mut(&mut function.0);
+            inside.chain = inside.chain.around(&inner);
+        }
+        self
+    }
+
+    /// With these around all that is around them already.
+    pub(crate) fn inside(mut self, outer: &Chain) -> Self {
+        if outer.is_empty() {
+            return self;
+        }
+        for function in self.0.values_mut() {
+            let inside = Arc::make_mut(&mut function.0);
+            inside.chain = outer.around(&inside.chain);
+        }
+        self
+    }
+
     /// Both together; of the same name, the other's counts.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
@@ -227,7 +275,8 @@ impl Functions {
 
     fn insert(mut self, name: &str, run: Run) -> Self {
         let name: Arc<str> = name.into();
-        let inside = Inside { name: Arc::clone(&name), about: "".into(), run: Arc::new(run) };
+        let (about, run, chain) = ("".into(), Arc::new(run), Chain::default());
+        let inside = Inside { name: Arc::clone(&name), about, run, chain };
         self.0.insert(name, Function(Arc::new(inside)));
         self
     }
@@ -250,8 +299,8 @@ impl Function {
     }
 
     /// Runs it, once this is polled. A panic is the error of this call, and of no other.
-    pub(crate) fn run(&self, context: Context, argument: Body) -> Running {
-        Running { state: State::Call(self.clone(), argument), context }
+    pub(crate) fn run(&self, way: Way, context: Context, argument: Body) -> Running {
+        Running { state: State::Call(self.clone(), way, argument), context }
     }
 
     /// The same, of one that is an exchange.
@@ -267,6 +316,106 @@ impl Function {
     }
 }
 
+impl Function {
+    fn begin(&self, way: Way, argument: Body, context: &Context) -> Answer {
+        match &*self.0.run {
+            Run::Call(_) if self.0.chain.is_empty() => self.0.run.begin(argument, context),
+            Run::Call(_) => {
+                let end = Ending { run: Arc::clone(&self.0.run), context: context.clone() };
+                self.intercepted(way, argument, context, Arc::new(end))
+            }
+            Run::Exchange(_) => other_way("takes and gives messages: open it"),
+        }
+    }
+
+    fn begin_exchange(&self, codec: Codec, ends: Box<Ends>, context: &Context) -> Answer {
+        match &*self.0.run {
+            Run::Exchange(run) if self.0.chain.is_empty() => run(codec, ends.0, ends.1),
+            Run::Exchange(_) => {
+                let nothing = Body { codec, bytes: bytes::Bytes::new() };
+                let (run, ends) = (Arc::clone(&self.0.run), Mutex::new(Some(ends)));
+                let end = Arc::new(Exchanging { run, codec, ends });
+                self.intercepted(Way::Stream, nothing, context, end)
+            }
+            Run::Call(_) => other_way("takes one argument: call it"),
+        }
+    }
+
+    /// With what is around it.
+    fn intercepted(&self, way: Way, body: Body, context: &Context, end: Arc<dyn End>) -> Answer {
+        let codec = body.codec;
+        let mut request = Request::of(Arc::clone(&self.0.name), way, body, Some(context.clone()));
+        request.metadata = context.metadata().to_vec();
+        request.deadline = context.deadline();
+        let next = Next::new(&self.0.chain, end);
+        Box::pin(async move {
+            next.run(request).await.map_err(|error| {
+                // One that names a function or a peer is that of another call, made on the way.
+                let is_of_another = error.function().is_some() || error.peer().is_some();
+                if is_of_another { error.into_error(codec) } else { error }
+            })
+        })
+    }
+}
+
+impl Run {
+    fn begin(self: &Arc<Self>, argument: Body, context: &Context) -> Answer {
+        let Self::Call(run) = &**self else {
+            return other_way("takes and gives messages: open it");
+        };
+        if context.peer().protocol != Protocol::V1 || argument.codec != Codec::Etf {
+            return run(argument);
+        }
+        // An Elixir program calls with a list where others do with a tuple.
+        let (this, listed) = (Arc::clone(self), argument.clone());
+        let first = run(argument);
+        Box::pin(async move {
+            let error = match first.await {
+                Err(error) if error.kind() == Kind::Value && error.is_surely_not_executed() => {
+                    error
+                }
+                done => return done,
+            };
+            match (&*this, unlisted(&listed)) {
+                (Self::Call(run), Some(tuple)) => run(tuple).await.map_err(|_| error),
+                _ => Err(error),
+            }
+        })
+    }
+}
+
+/// A function that is to be run, after what is around it.
+struct Ending {
+    run: Arc<Run>,
+    context: Context,
+}
+
+impl End for Ending {
+    fn run(self: Arc<Self>, request: Request) -> Answer {
+        self.run.begin(request.body, &self.context)
+    }
+}
+
+/// An exchange that is to be begun, after what is around it.
+struct Exchanging {
+    run: Arc<Run>,
+    codec: Codec,
+    ends: Mutex<Option<Box<Ends>>>,
+}
+
+impl End for Exchanging {
+    fn run(self: Arc<Self>, _: Request) -> Answer {
+        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (&*self.run, ends) {
+            (Run::Exchange(run), Some(ends)) => run(self.codec, ends.0, ends.1),
+            _ => {
+                let reason = "an interceptor ran an exchange twice; it is begun once";
+                ready(Err(Error::new(Kind::Value, Executed::Yes, reason)))
+            }
+        }
+    }
+}
+
 /// A call that runs.
 pub(crate) struct Running {
     state: State,
@@ -275,8 +424,8 @@ pub(crate) struct Running {
 
 /// The first part of a function runs before there is a future.
 enum State {
-    Call(Function, Body),
-    Exchange(Function, Codec, Box<(Receiving, Sending)>),
+    Call(Function, Way, Body),
+    Exchange(Function, Codec, Box<Ends>),
     Going(Answer),
     Over,
 }
@@ -299,14 +448,12 @@ impl Future for Running {
         let this = &mut *self;
         let poll = || {
             let mut going = match std::mem::replace(&mut this.state, State::Over) {
-                State::Call(function, argument) => match &*function.0.run {
-                    Run::Call(run) => run(argument),
-                    Run::Exchange(_) => other_way("takes and gives messages: open it"),
-                },
-                State::Exchange(function, codec, ends) => match &*function.0.run {
-                    Run::Exchange(run) => run(codec, ends.0, ends.1),
-                    Run::Call(_) => other_way("takes one argument: call it"),
-                },
+                State::Call(function, way, argument) => {
+                    function.begin(way, argument, &this.context)
+                }
+                State::Exchange(function, codec, ends) => {
+                    function.begin_exchange(codec, ends, &this.context)
+                }
                 State::Going(answer) => answer,
                 State::Over => return Poll::Pending,
             };
@@ -356,7 +503,7 @@ mod tests {
     use std::hint::black_box;
 
     use super::*;
-    use crate::context::{Peer, Protocol, Refs};
+    use crate::context::{Peer, Refs};
 
     fn context() -> Context {
         let peer = Peer {
@@ -376,7 +523,7 @@ mod tests {
         argument: &A,
     ) -> Result<Body, Error> {
         let body = Body::encode(Codec::Json, argument).unwrap();
-        functions.get(name).unwrap().run(context(), body).await
+        functions.get(name).unwrap().run(Way::Call, context(), body).await
     }
 
     #[tokio::test]

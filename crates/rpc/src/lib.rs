@@ -4,6 +4,7 @@
 //!   `erpc` and `GenServer` with `meshx-rpc-node`.
 //! * [`Body`] and [`Codec`]: arguments and results as bytes.
 //! * [`Error`]: why a call failed, and whether the function ran.
+//! * [`Intercept`]: what is done around calls, at either side.
 //! * [`Policy`]: who may call which of them.
 //! * [`listing`]: what a server tells of what it offers, where that is allowed.
 //! * [`transport`]: TCP, Unix sockets, memory; or any [`Dial`](transport::Dial) and
@@ -18,6 +19,7 @@ mod error;
 pub mod event;
 mod exchange;
 mod functions;
+mod intercept;
 pub mod listing;
 mod local;
 mod patience;
@@ -37,6 +39,7 @@ pub use context::{Context, Metadata, Peer, Protocol, Refs};
 pub use error::{Error, Executed, Kind};
 pub use exchange::{Incoming, Outgoing};
 pub use functions::{Failure, Function, Functions, NAME_MAX};
+pub use intercept::{Intercept, Next, Request};
 pub use policy::{Permits, Policy, PolicyError, Rule};
 pub use proto::v2::{Algorithm, Key};
 pub use server::{Server, Serving};

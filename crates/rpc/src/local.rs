@@ -3,6 +3,7 @@
 use crate::codec::Body;
 use crate::context::Context;
 use crate::error::{Error, Executed, Kind};
+use crate::event::Way;
 use crate::functions::Functions;
 
 impl Functions {
@@ -42,7 +43,7 @@ impl Functions {
         };
         let deadline = context.deadline();
         let mut waiting = Waiting { context: context.clone(), over: false };
-        let running = function.run(context, argument);
+        let running = function.run(Way::Call, context, argument);
         let result = match deadline {
             None => running.await,
             Some(at) => tokio::time::timeout_at(at, running).await.unwrap_or_else(|_| {

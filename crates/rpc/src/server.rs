@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::connection::{self, Connection, Introduction, Limits, Service};
 use crate::event::{Event, Observe, Side};
+use crate::intercept::{Chain, Intercept};
 use crate::policy::Policy;
 use crate::proto::v2::{Algorithm, Key, PREFACE};
 use crate::transport::{Listen, Stream};
@@ -45,6 +46,7 @@ pub struct Server {
     functions: Functions,
     policy: Option<Policy>,
     listing: bool,
+    chain: Chain,
     listeners: Vec<Listener>,
     v1: Option<v1::ServerOptions>,
     own: Introduction,
@@ -72,6 +74,7 @@ impl Server {
             functions,
             policy: None,
             listing: false,
+            chain: Chain::default(),
             listeners: Vec::new(),
             v1: None,
             own: Introduction::default(),
@@ -97,6 +100,13 @@ impl Server {
     /// ([`listing`]). By default nothing is told.
     pub fn listing(mut self, allowed: bool) -> Self {
         self.listing = allowed;
+        self
+    }
+
+    /// Does something around every call that is let in ([`Intercept`]): the policy was asked before,
+    /// and the function is there. Several nest in their order.
+    pub fn intercept(mut self, interceptor: impl Intercept) -> Self {
+        self.chain.add(interceptor);
         self
     }
 
@@ -167,9 +177,11 @@ impl Server {
 
     /// Serves, in tasks of the runtime.
     pub fn start(self) -> Serving {
-        let Self { functions, policy, listing, listeners, v1, own, connections, in_flight, grace } =
-            self;
+        let Self { functions, policy, listing, listeners, v1, own, .. } = self;
+        let (chain, connections, in_flight, grace) =
+            (self.chain, self.connections, self.in_flight, self.grace);
         let functions = if listing { listing::with(functions, policy.clone()) } else { functions };
+        let functions = functions.inside(&chain);
         let old = v1.and_then(|mut options| {
             if options.observers.is_empty() {
                 options.observers = own.observers.clone();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
+use super::around::Asked;
 use super::pool::Pool;
 use super::{Call, Inside};
 use crate::connection::{Connection, Message, Pending, Request};
@@ -36,12 +37,27 @@ struct Seen {
 }
 
 impl Call<'_> {
-    /// Makes the call, again where that is right (§8.3).
-    pub(super) async fn attempts(&self, argument: &Body, way: Way) -> Result<Message, Error> {
-        let Inside { pool, retries, budget, .. } = &*self.client.0;
+    /// Makes the call, with what is around it.
+    pub(super) async fn make(&self, argument: Body, way: Way) -> Result<Message, Error> {
         let context = Context::current();
-        let context = context.as_ref();
-        let patience = self.patience(context);
+        let (context, patience) = (context.as_ref(), self.patience(context.as_ref()));
+        if self.client.0.chain.is_empty() {
+            return self.attempts(&argument, way, patience, context).await;
+        }
+        // Apart, so that calls with nothing around them are small.
+        let around = Box::pin(self.around(argument, way, Asked::Call, patience, context));
+        around.await.map(|(body, _)| Message { body, room: None, blocks: 0 })
+    }
+
+    /// Makes the call, again where that is right (§8.3).
+    pub(super) async fn attempts(
+        &self,
+        argument: &Body,
+        way: Way,
+        patience: Patience,
+        context: Option<&Context>,
+    ) -> Result<Message, Error> {
+        let Inside { pool, retries, budget, .. } = &*self.client.0;
         let mut now = patience.begun;
         let mut avoided = None;
         budget.earn();

@@ -1,5 +1,6 @@
 //! Calls functions elsewhere.
 
+mod around;
 mod attempts;
 mod pool;
 mod retry;
@@ -12,14 +13,16 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::connection::{Connection, Introduction, Limits, Request};
+use crate::connection::{Connection, Introduction, Limits, Receiving, Request, Sending};
 use crate::context::{Context, Metadata, Peer};
 use crate::event::{Event, Observe, Way};
+use crate::intercept::{Chain, Intercept};
 use crate::patience::Patience;
 use crate::proto::v2::{Algorithm, Key};
 use crate::transport::Dial;
 use crate::{Body, Codec, Error, Executed, Incoming, Kind, Outgoing};
 
+use around::{Asked, together};
 use attempts::Making;
 use pool::Pool;
 use retry::Budget;
@@ -37,6 +40,7 @@ pub struct ClientBuilder {
     timeout: Duration,
     codec: Codec,
     retries: Retries,
+    chain: Chain,
 }
 
 struct DialTo(Arc<dyn Dial>);
@@ -57,6 +61,7 @@ struct Inside {
     codec: Codec,
     retries: Retries,
     budget: Budget,
+    chain: Chain,
 }
 
 /// A call that is to be made; [`Client::function`] begins.
@@ -84,6 +89,7 @@ impl Client {
             timeout: Duration::from_secs(10),
             codec: Codec::MessagePack,
             retries: Retries::default(),
+            chain: Chain::default(),
         }
     }
 
@@ -136,6 +142,19 @@ impl Client {
             if instances.iter().all(|it| it.instance != connection.instance) {
                 instances.push(connection);
             }
+        }
+        if !self.0.chain.is_empty() {
+            let calls = instances.into_iter().map(|connection| {
+                let (call, context) = (call.clone(), context.as_ref());
+                let (argument, peer) = (argument.clone(), Arc::clone(&connection.peer));
+                let asked = Asked::There(connection);
+                async move {
+                    let answer = call.around(argument, Way::Call, asked, patience, context).await;
+                    let result = answer.and_then(|(body, _)| call.decode(&body));
+                    (Peer::clone(&peer), result.map_err(|error| error.at(&peer.address)))
+                }
+            });
+            return Ok(together(calls).await);
         }
         let mut running = Vec::new();
         for connection in instances {
@@ -244,6 +263,12 @@ impl ClientBuilder {
         self
     }
 
+    /// Does something around every call ([`Intercept`]). Several nest in their order.
+    pub fn intercept(mut self, interceptor: impl Intercept) -> Self {
+        self.chain.add(interceptor);
+        self
+    }
+
     /// Is told what happens.
     pub fn observe(mut self, observer: impl Observe) -> Self {
         self.own.observers.add(Arc::new(observer));
@@ -252,11 +277,11 @@ impl ClientBuilder {
 
     /// The client. Nothing is dialled before the first call.
     pub fn start(self) -> Client {
-        let Self { dial, own, connections, age, in_flight, timeout, codec, retries } = self;
+        let Self { dial, own, connections, age, in_flight, timeout, codec, retries, chain } = self;
         let pool = Arc::new(Pool::new(dial.0, own, connections, age));
         let budget = Budget::new(retries.budget);
         let queue = Semaphore::new(in_flight);
-        Client(Arc::new(Inside { pool, queue, timeout, codec, retries, budget }))
+        Client(Arc::new(Inside { pool, queue, timeout, codec, retries, budget, chain }))
     }
 }
 
@@ -291,19 +316,19 @@ impl Call<'_> {
         argument: &A,
     ) -> Result<R, Error> {
         let argument = self.encode(argument)?;
-        let result = self.attempts(&argument, Way::Call).await?;
+        let result = self.make(argument, Way::Call).await?;
         self.decode(&result.body)
     }
 
     /// Calls with bytes, and gives the result as it came.
     pub async fn call_raw(self, argument: Body) -> Result<Body, Error> {
-        self.attempts(&argument, Way::Call).await.map(|message| message.body)
+        self.make(argument, Way::Call).await.map(|message| message.body)
     }
 
     /// Asks for the function to be run, and waits until that was accepted.
     pub async fn cast<A: Serialize + ?Sized>(self, argument: &A) -> Result<(), Error> {
         let argument = self.encode(argument)?;
-        self.attempts(&argument, Way::Cast).await.map(drop)
+        self.make(argument, Way::Cast).await.map(drop)
     }
 
     /// Asks for the function to be run, and waits for nothing but a connection that is not behind with
@@ -311,32 +336,19 @@ impl Call<'_> {
     /// event. Up to 32 KiB.
     pub async fn fire<A: Serialize + ?Sized>(self, argument: &A) -> Result<(), Error> {
         let argument = self.encode(argument)?;
-        let Inside { pool, queue, .. } = &*self.client.0;
         let context = Context::current();
-        let patience = self.patience(context.as_ref());
-        let fired = async {
-            let _turn = queue.acquire().await;
-            let connection = pool.pick((patience, patience.begun), None).await?;
-            // What nobody answers is not more than the connection writes.
-            connection.drained().await;
-            let trace = self.trace(context.as_ref());
-            let extensions = self.extensions(1, trace, context.as_ref())?;
-            let request = Request {
-                function: self.function,
-                argument: &argument,
-                timeout: None,
-                way: Way::Cast,
-                extensions: &extensions,
-            };
-            connection.fire(&request)
+        let (context, patience) = (context.as_ref(), self.patience(context.as_ref()));
+        let fired = match self.client.0.chain.is_empty() {
+            true => self.fired(&argument, patience, context).await,
+            false => {
+                let around = self.around(argument, Way::Cast, Asked::Fire, patience, context);
+                Box::pin(around).await.map(drop)
+            }
         };
-        let fired = tokio::time::timeout_at(patience.until, fired).await.unwrap_or_else(|_| {
-            let reason = format!("it could not be written within {:?}", patience.whole());
-            Err(Error::new(Kind::Overloaded, Executed::Never, reason).at(&pool.address()))
-        });
         let fired = fired.map_err(|error| error.of(self.function));
-        fired.map(drop).inspect_err(|error| {
-            pool.own.observers.tell(&Event::CastLost { function: self.function, error });
+        fired.inspect_err(|error| {
+            let observers = &self.client.0.pool.own.observers;
+            observers.tell(&Event::CastLost { function: self.function, error });
         })
     }
 
@@ -345,23 +357,72 @@ impl Call<'_> {
     pub async fn open<O: Serialize + ?Sized, I: DeserializeOwned>(
         self,
     ) -> Result<(Outgoing<O>, Incoming<I>), Error> {
-        let pool = &self.client.0.pool;
         let context = Context::current();
-        let patience = self.patience(context.as_ref());
-        let picked = pool.pick((patience, patience.begun), None).await;
-        let connection = picked.map_err(|error| error.of(self.function))?;
-        let nothing = Body { codec: self.codec, bytes: bytes::Bytes::new() };
-        let inherited = context.as_ref().and_then(Context::remaining);
-        let request = Request {
-            function: self.function,
-            argument: &nothing,
-            timeout: self.timeout.into_iter().chain(inherited).min(),
-            way: Way::Stream,
-            extensions: &self.extensions(1, self.trace(context.as_ref()), context.as_ref())?,
+        let (context, patience) = (context.as_ref(), self.patience(context.as_ref()));
+        let opened = match self.client.0.chain.is_empty() {
+            true => {
+                let inherited = context.and_then(Context::remaining);
+                let limit = self.timeout.into_iter().chain(inherited).min();
+                self.opened(limit, patience, context).await
+            }
+            false => {
+                let nothing = Body { codec: self.codec, bytes: bytes::Bytes::new() };
+                let around = self.around(nothing, Way::Stream, Asked::Open, patience, context);
+                Box::pin(around).await.and_then(|(_, ends)| {
+                    ends.ok_or_else(|| {
+                        let reason = "an interceptor of the client gave a result of its own";
+                        Error::new(Kind::Value, Executed::Never, reason)
+                    })
+                })
+            }
         };
-        let begun = connection.open_exchange(&request).map_err(|error| error.of(self.function));
-        let (receiving, sending) = begun?;
+        let (receiving, sending) = opened.map_err(|error| error.of(self.function))?;
         Ok((Outgoing::new(self.codec, sending, true), Incoming::new(self.codec, receiving, true)))
+    }
+
+    async fn fired(
+        &self,
+        argument: &Body,
+        patience: Patience,
+        context: Option<&Context>,
+    ) -> Result<(), Error> {
+        let Inside { pool, queue, .. } = &*self.client.0;
+        let fired = async {
+            let _turn = queue.acquire().await;
+            let connection = pool.pick((patience, patience.begun), None).await?;
+            // What nobody answers is not more than the connection writes.
+            connection.drained().await;
+            let trace = self.trace(context);
+            let request = Request {
+                function: self.function,
+                argument,
+                timeout: None,
+                way: Way::Cast,
+                extensions: &self.extensions(1, trace, context)?,
+            };
+            connection.fire(&request).map(drop)
+        };
+        tokio::time::timeout_at(patience.until, fired).await.unwrap_or_else(|_| {
+            let reason = format!("it could not be written within {:?}", patience.whole());
+            Err(Error::new(Kind::Overloaded, Executed::Never, reason).at(&pool.address()))
+        })
+    }
+
+    async fn opened(
+        &self,
+        limit: Option<Duration>,
+        patience: Patience,
+        context: Option<&Context>,
+    ) -> Result<(Receiving, Sending), Error> {
+        let pool = &self.client.0.pool;
+        let connection = pool.pick((patience, patience.begun), None).await?;
+        connection.open_exchange(&Request {
+            function: self.function,
+            argument: &Body { codec: self.codec, bytes: bytes::Bytes::new() },
+            timeout: limit,
+            way: Way::Stream,
+            extensions: &self.extensions(1, self.trace(context), context)?,
+        })
     }
 
     fn patience(&self, context: Option<&Context>) -> Patience {

@@ -79,7 +79,7 @@ impl Connection {
         let Some(context) = self.context(&mut call) else { return };
         let Message { body, room, blocks } = argument;
         let received = Amount { bytes: body.bytes.len() as u64, blocks };
-        let mut running = call.function.run(context, body);
+        let mut running = call.function.run(call.way, context, body);
         if call.way == Way::Cast {
             // From here on it is nobody's any more, and runs to its end.
             call.acknowledged = true;

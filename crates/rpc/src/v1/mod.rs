@@ -60,6 +60,7 @@ pub use client::{Client, Request};
 pub use options::{ClientOptions, Common, ServerOptions, SharedKey};
 pub use server::Server;
 pub(crate) use server::Service;
+pub(crate) use term::unlisted;
 
 /// Longer waits are none, and can be added to any time.
 const FAR: std::time::Duration = std::time::Duration::from_hours(365 * 24);

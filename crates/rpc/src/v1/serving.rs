@@ -394,7 +394,7 @@ async fn execute(
         return Err(Failed { error, told });
     };
     let limit = service.options.execute;
-    let run = run_as_listed(function, peer, request.req_ref, limit, argument);
+    let run = run(function, peer, request, limit, argument);
     match limit {
         None => run.await.map_err(Failed::from),
         Some(limit) => match timeout(limit, run).await {
@@ -408,33 +408,23 @@ async fn execute(
     }
 }
 
-/// Runs the function; if it does not take the list that came, with a tuple in its place.
-async fn run_as_listed(
+/// Runs the function.
+async fn run(
     function: &Function,
     peer: &Arc<Peer>,
-    req_ref: u64,
+    request: &Request,
     limit: Option<std::time::Duration>,
     argument: Body,
 ) -> Result<Body, Error> {
     let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
-    let run = async |argument| {
-        let name = Arc::clone(function.name());
-        let context = Context::new(Arc::clone(peer), name, req_ref, deadline, Vec::new());
-        // Who asked may not wait for the end.
-        let cancel = Cancel(context.clone());
-        let done = function.run(context, argument).await;
-        drop(cancel);
-        done
-    };
-    match run(argument.clone()).await {
-        Err(error) if error.kind() == Kind::Value && error.is_surely_not_executed() => {
-            match term::unlisted(&argument) {
-                Some(argument) => run(argument).await.map_err(|_| error),
-                None => Err(error),
-            }
-        }
-        done => done,
-    }
+    let (peer, name) = (Arc::clone(peer), Arc::clone(function.name()));
+    let context = Context::new(peer, name, request.req_ref, deadline, Vec::new());
+    // Who asked may not wait for the end.
+    let cancel = Cancel(context.clone());
+    let way = if request.cast { Way::Cast } else { Way::Call };
+    let done = function.run(way, context, argument).await;
+    drop(cancel);
+    done
 }
 
 /// Tells what a function has spawned that nobody waits any more.

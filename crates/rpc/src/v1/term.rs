@@ -53,7 +53,7 @@ fn inflated(bytes: &[u8], limit: usize) -> Option<Bytes> {
 
 /// An argument as another caller would have written it: a tuple for a list, and `nil` for `[]`. An
 /// Elixir program calls a function of several arguments with a list, and one of none with `[]`.
-pub(super) fn unlisted(argument: &Body) -> Option<Body> {
+pub(crate) fn unlisted(argument: &Body) -> Option<Body> {
     // A list of any form.
     if argument.codec != Codec::Etf || !matches!(&argument.bytes[..], [131, 106..=108, ..]) {
         return None;

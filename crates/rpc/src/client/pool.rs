@@ -18,6 +18,8 @@ use crate::{Error, Executed, Kind};
 /// The first and the longest pause between two attempts to connect, of each place.
 const FIRST: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_secs(2);
+/// A connection that ends before, and on which no call was answered, counts as an attempt that failed.
+const STEADY: Duration = Duration::from_secs(1);
 /// A transport that is not done by then is given up; the handshake has a limit of its own.
 const DIALLING: Duration = Duration::from_secs(30);
 /// Who waits for a place among the calls of a connection looks again after this long: the peer may have
@@ -59,11 +61,14 @@ struct State {
 #[derive(Debug)]
 struct Up {
     connection: Arc<Connection>,
+    since: Instant,
+    /// The pauses go on from there if it does not last.
+    backoff: Option<Backoff>,
     /// From then on another is made, which takes its place.
     until: Option<Instant>,
 }
 
-/// The last attempt came to nothing.
+/// The last attempt came to nothing, or to a connection that did not last.
 #[derive(Debug)]
 struct Failed {
     why: Error,
@@ -214,18 +219,21 @@ impl Pool {
         let places = if one { 1 } else { self.places.len() };
         for (at, place) in self.places.iter().enumerate().take(places) {
             let mut state = place.lock();
+            let gone = state.up.take_if(|up| !up.connection.is_open());
+            if let Some(Up { connection, since, backoff, .. }) = gone {
+                // Else who takes connections and ends them is dialled without a pause.
+                if now.saturating_duration_since(since) < STEADY && !connection.has_answered() {
+                    state.failed = Some(Failed::new(short_lived(&connection), backoff));
+                }
+                self.retire(connection);
+            }
             let is_early = state.failed.as_ref().is_some_and(|it| now < it.not_before);
-            let is_good =
-                state.up.as_ref().is_some_and(|up| up.connection.is_open() && !up.is_old(now));
+            let is_good = state.up.as_ref().is_some_and(|up| !up.is_old(now));
             if is_good || is_early || state.dialling {
                 continue;
             }
             state.dialling = true;
-            let gone = state.up.take_if(|up| !up.connection.is_open());
             drop(state);
-            if let Some(gone) = gone {
-                self.retire(gone.connection);
-            }
             self.dial(at);
         }
     }
@@ -265,16 +273,13 @@ impl Pool {
         state.dialling = false;
         let old = match made {
             Ok(connection) => {
-                state.failed = None;
+                let backoff = state.failed.take().map(|it| it.backoff);
                 let until = self.age.and_then(until);
-                state.up.replace(Up { connection, until })
+                state.up.replace(Up { connection, since: Instant::now(), backoff, until })
             }
             Err(why) => {
-                let failed = state.failed.take();
-                let mut backoff =
-                    failed.map_or_else(|| Backoff::new(FIRST, LONGEST), |it| it.backoff);
-                let not_before = Instant::now() + backoff.step();
-                state.failed = Some(Failed { why, backoff, not_before });
+                let backoff = state.failed.take().map(|it| it.backoff);
+                state.failed = Some(Failed::new(why, backoff));
                 None
             }
         };
@@ -351,6 +356,14 @@ impl Up {
     }
 }
 
+impl Failed {
+    fn new(why: Error, backoff: Option<Backoff>) -> Self {
+        let mut backoff = backoff.unwrap_or_else(|| Backoff::new(FIRST, LONGEST));
+        let not_before = Instant::now() + backoff.step();
+        Self { why, backoff, not_before }
+    }
+}
+
 /// One that is being made; whatever ends the task, its place is free for another attempt.
 struct Attempt {
     pool: Weak<Pool>,
@@ -420,6 +433,13 @@ fn until(age: Duration) -> Option<Instant> {
 
 fn unreachable(reason: &str, address: &str) -> Error {
     Error::new(Kind::Transport, Executed::Never, reason).at(address)
+}
+
+fn short_lived(connection: &Connection) -> Error {
+    let why = connection.why();
+    let why = why.as_ref().map_or("it takes no calls", Error::reason);
+    let reason = format!("the server takes connections, and they do not last: {why}");
+    unreachable(&reason, &connection.peer.address)
 }
 
 fn dropped() -> Error {

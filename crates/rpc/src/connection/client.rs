@@ -146,6 +146,11 @@ impl Connection {
         }
     }
 
+    /// Whether a call or an exchange on it came to what its server made of it.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.calls.lock().answered
+    }
+
     /// Closes the connection if no call is on it; none gets on it then.
     pub(crate) fn close_if_idle(&self, why: Error) -> bool {
         let idle = self.calls.lock().end_if_unused();
@@ -241,6 +246,7 @@ impl Connection {
             Slot::Waiting(_) => return self.block(&mut slots, stream, flags, codec, &block),
             // The server's end is that of both directions.
             Slot::Exchange(_) if flags.has(Flags::END) => {
+                slots.answered = true;
                 slots.free(stream);
                 self.push(|outbox| outbox.forget(stream));
                 self.room.notify_waiters();
@@ -248,6 +254,7 @@ impl Connection {
             Slot::Exchange(inbox) => {
                 let grant = inbox.take(flags, &block, self.limits.max_message)?;
                 self.grant(stream, grant);
+                slots.answered = true;
             }
             // What still comes does not matter, but for its end.
             Slot::Cancelled | Slot::Answered(..) | Slot::Free => {
@@ -325,6 +332,7 @@ impl Connection {
     fn whole(&self, slots: &mut Slots, place: Place) -> Option<Waker> {
         let coming = slots.waiting(place)?.coming.take()?;
         let message = coming.assembly.message(self.limits.max_message, Executed::Yes);
+        slots.answered = true;
         slots.answer(place.stream, message.map_err(|error| error.at(&self.peer.address)))
     }
 
@@ -332,6 +340,8 @@ impl Connection {
     fn answer(&self, stream: u32, message: Answer) -> Result<Option<Waker>, String> {
         let mut slots = self.calls.lock();
         let is_exchange = matches!(slots.at(stream)?, Slot::Exchange(_));
+        slots.answered |=
+            message.as_ref().map_or_else(|error| error.executed() != Executed::Never, |_| true);
         if message.is_err() {
             self.push(|outbox| outbox.forget(stream));
         }

@@ -29,6 +29,8 @@ pub(super) struct Slots {
     generation: u64,
     /// What came of results for which there is no room yet.
     pub(super) unasked: u64,
+    /// The server did something for one of them.
+    pub(super) answered: bool,
     ended: bool,
 }
 

@@ -2,12 +2,15 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{self, Poll};
 use std::time::Duration;
 
-use meshx_rpc::transport::{Carried, Dial, Memory, Stream};
+use meshx_rpc::transport::{Carried, Dial, Memory, Stream, Tcp};
 use meshx_rpc::{Client, Executed, Functions, Incoming, Kind, Limits, Outgoing, Retries, Server};
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use crate::{Count, functions, pair};
@@ -89,6 +92,72 @@ async fn who_waits_shares_attempts_and_their_failures() {
     }
     // Pauses of 20 ms to 2 s.
     assert!((3..15).contains(&tried.get()), "{}", tried.get());
+}
+
+/// Leads to a server; as long as that is so, only until both have said their HELLO.
+async fn door(mut near: TcpStream, far: std::net::SocketAddr, ends: bool) -> io::Result<()> {
+    let mut far = meshx_rt::net::dial(far, Duration::from_secs(5)).await?;
+    if ends {
+        let mut hello = [0; 4096];
+        let len = near.read(&mut hello).await?;
+        far.write_all(&hello[..len]).await?;
+        let len = far.read(&mut hello).await?;
+        return near.write_all(&hello[..len]).await;
+    }
+    tokio::io::copy_bidirectional(&mut near, &mut far).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_server_whose_connections_do_not_last_is_dialled_seldom_and_found_again() {
+    let listener = Tcp::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let far = listener.local_addr();
+    let _server = Server::new(functions()).listen(listener).start();
+    let listener = meshx_rt::net::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let near = listener.local_addr().unwrap();
+    let (tried, ends) = (Count::default(), Arc::new(AtomicBool::new(true)));
+    let (counted, ending) = (tried.clone(), Arc::clone(&ends));
+    let doors = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            counted.add();
+            tokio::spawn(door(stream, far, ending.load(Ordering::SeqCst)));
+        }
+    });
+    let client = Client::to(Tcp::to(near.to_string())).start();
+    let until = Instant::now() + Duration::from_secs(3);
+    let mut last = None;
+    while Instant::now() < until {
+        let call = client.function("add").timeout(Duration::from_millis(100));
+        last = call.call::<_, u32>(&(1, 2)).await.err().or(last);
+    }
+    // Pauses of 20 ms to 2 s.
+    assert!((3..20).contains(&tried.get()), "{}", tried.get());
+    let error = last.unwrap();
+    assert_eq!(error.kind(), Kind::Transport);
+    assert!(error.to_string().contains("they do not last: "), "{error}");
+
+    ends.store(false, Ordering::SeqCst);
+    let begun = Instant::now();
+    while client.call::<_, u32>("add", &(1, 2)).await.is_err() {}
+    assert!(begun.elapsed() < Duration::from_millis(2500), "{:?}", begun.elapsed());
+    doors.abort();
+}
+
+/// One that did something is another matter: it is dialled at once.
+#[tokio::test]
+async fn a_connection_that_answered_is_replaced_at_once() {
+    let listener = Tcp::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr();
+    let mut server = Server::new(functions()).listen(listener).start();
+    let client = Client::to(Tcp::to(address.to_string())).connections(1).start();
+    for _ in 0..10 {
+        let begun = Instant::now();
+        let call = client.function("add").idempotent();
+        assert_eq!(call.call::<_, u32>(&(1, 2)).await.unwrap(), 3);
+        assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+        server.stop().await;
+        let listener = Tcp::listen(address).unwrap();
+        server = Server::new(functions()).listen(listener).start();
+    }
 }
 
 #[tokio::test(start_paused = true)]

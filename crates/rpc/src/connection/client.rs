@@ -91,7 +91,13 @@ impl Connection {
         if let Some(waiting) = slots.waiting(place) {
             waiting.begins = sent.begins;
         }
+        let alone = slots.used() == 1;
         drop(slots);
+        match sent.wakes {
+            true if alone && self.watched.load(Ordering::Acquire) => self.write_now(),
+            true => self.work.notify_one(),
+            false => {}
+        }
         let connection = Arc::clone(self);
         Ok(Pending { connection, place, patience, timer: None, is_over: false, sent: sent.amount })
     }
@@ -112,7 +118,12 @@ impl Connection {
         let sent = self.message(Type::Open, flags, place.stream, opening, message);
         // What is small is in its turn already: the number is free.
         slots.free(place.stream);
-        sent.map(|sent| sent.amount).ok_or_else(|| self.gone())
+        drop(slots);
+        let sent = sent.ok_or_else(|| self.gone())?;
+        if sent.wakes {
+            self.work.notify_one();
+        }
+        Ok(sent.amount)
     }
 
     /// Begins an exchange.

@@ -384,6 +384,8 @@ fn establish(
         why: Mutex::default(),
         calls: client::Calls::default(),
         pings: super::pings::Pings::default(),
+        watched: AtomicBool::new(false),
+        pen: super::writing::Pen::default(),
         permits,
         served: served::Served::default(),
         observers: own.observers.clone(),

@@ -3,6 +3,7 @@
 mod arguments;
 mod assembly;
 mod client;
+mod clock;
 mod exchange;
 mod handshake;
 mod io;
@@ -10,10 +11,12 @@ mod load;
 mod outbox;
 mod pieces;
 mod pings;
+mod reading;
 mod running;
 mod served;
 mod server;
 mod slots;
+mod writing;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -119,6 +122,9 @@ pub(crate) struct Connection {
     why: Mutex<Option<Error>>,
     calls: client::Calls,
     pings: pings::Pings,
+    /// The times of calls are looked at ([`clock`]).
+    watched: AtomicBool,
+    pen: writing::Pen,
     /// What the peer may call; `None`: all there is.
     permits: Option<Permits>,
     served: served::Served,
@@ -150,6 +156,8 @@ struct Sent {
     amount: Amount,
     /// Where in all that is written it begins.
     begins: u64,
+    /// The writer is to be told.
+    wakes: bool,
 }
 
 impl Connection {
@@ -195,8 +203,17 @@ impl Connection {
             .is_some()
     }
 
-    /// Puts something into the outbox; `None` if the connection is closed.
+    /// Puts something into the outbox, for the writer; `None` if the connection is closed.
     fn push<T>(&self, put: impl FnOnce(&mut Outbox) -> T) -> Option<T> {
+        let (done, wakes) = self.put(put)?;
+        if wakes {
+            self.work.notify_one();
+        }
+        Some(done)
+    }
+
+    /// The same; and whether the writer does not know yet.
+    fn put<T>(&self, put: impl FnOnce(&mut Outbox) -> T) -> Option<(T, bool)> {
         let mut out = lock(&self.out);
         if out.closed {
             return None;
@@ -206,11 +223,7 @@ impl Connection {
         out.frames = out.frames.saturating_add(1);
         let wakes = idle && !out.holds_back() && !out.outbox.is_empty();
         self.waits.are(&out.outbox);
-        drop(out);
-        if wakes {
-            self.work.notify_one();
-        }
-        Some(done)
+        Some((done, wakes))
     }
 
     /// From here on what is put into the outbox waits for the end of this, and is written together.
@@ -218,19 +231,24 @@ impl Connection {
         lock(&self.out).gathering = true;
     }
 
-    /// What was gathered is written.
+    /// What was gathered is written: a single frame at once, and several by the writer, since more may
+    /// come until that has its turn.
     fn gathered(&self) {
         let mut out = lock(&self.out);
         let gathering = std::mem::take(&mut out.gathering);
-        let wakes = gathering && !out.outbox.is_empty();
+        let any = gathering && !out.outbox.is_empty();
+        let single = out.frames == 1 && out.outbox.large() == 0;
         drop(out);
-        if wakes {
-            self.work.notify_one();
+        match any {
+            true if single => self.write_now(),
+            true => self.work.notify_one(),
+            false => {}
         }
     }
 
-    /// Sends the message of a call, as [`Self::zipped`] gives it: at once if it is small, or else as
-    /// there is room for it. `payload` is what the first frame says before it.
+    /// Puts the message of a call into the outbox, as [`Self::zipped`] gives it: it goes at once if it is
+    /// small, or else as there is room for it. `payload` is what the first frame says before it. The
+    /// writer is not told yet.
     fn message(
         &self,
         kind: Type,
@@ -244,11 +262,12 @@ impl Connection {
         if is_small(len) {
             let flags = flags.and(Flags::END).and(Flags::ZIP.when(zip));
             let head = Head { kind, flags, stream };
-            return self.push(|outbox| {
+            let (begins, wakes) = self.put(|outbox| {
                 let begins = outbox.appended();
                 outbox.frame(head, extensions, payload, &bytes);
-                Sent { amount: amount(1), begins }
-            });
+                begins
+            })?;
+            return Some(Sent { amount: amount(1), begins, wakes });
         }
         let opening = Opening {
             kind,
@@ -257,11 +276,12 @@ impl Connection {
             payload: BytesMut::from(payload),
         };
         let amount = amount(u32::try_from(len.div_ceil(65_536)).unwrap_or(u32::MAX));
-        self.push(|outbox| {
+        let (begins, wakes) = self.put(|outbox| {
             let begins = outbox.appended();
             outbox.long(stream, bytes, zip, opening);
-            Sent { amount, begins }
-        })
+            begins
+        })?;
+        Some(Sent { amount, begins, wakes })
     }
 
     /// §4.6, where it was agreed on and is worth it.

@@ -107,13 +107,18 @@ impl Outbox {
             self.count(self.tail.len().saturating_sub(at));
             return;
         }
-        head.write(&mut self.tail, &self.checksum, extensions, payload, block.len());
-        let trailer = self.checksum.of(self.tail.get(at..).unwrap_or_default(), block);
-        let rest = self.tail.len().saturating_sub(at).saturating_add(self.checksum.size());
-        self.count(rest.saturating_add(block.len()));
+        // Its checksum is computed when nobody waits for this.
         self.end_piece();
-        self.ready.push(block.clone());
-        self.tail.put_slice(trailer.as_ref());
+        head.write(&mut self.tail, &self.checksum, extensions, payload, block.len());
+        let head = self.tail.split().freeze();
+        let rest = head.len().saturating_add(self.checksum.size());
+        self.count(rest.saturating_add(block.len()));
+        self.ready.push_open(head, block.clone());
+    }
+
+    /// Of what this gives out.
+    pub(super) fn checksum(&self) -> &Checksum {
+        &self.checksum
     }
 
     /// A message of more than [`SMALL`] bytes, which goes as there is room for it.

@@ -147,6 +147,9 @@ impl Connection {
                     let message = self.zipped(&body.bytes);
                     let (kind, stream) = (Type::Reply, call.stream);
                     let said = self.message(kind, Flags::NONE, stream, opening, message);
+                    if said.as_ref().is_some_and(|said| said.wakes) {
+                        self.work.notify_one();
+                    }
                     sent = said.map(|said| said.amount).unwrap_or_default();
                 }
                 Err(error) => self.fail(call.stream, error),

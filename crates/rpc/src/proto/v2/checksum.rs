@@ -133,7 +133,9 @@ impl Checksum {
 /// The checksum of `parts`, behind something of which it is `start`.
 fn crc32c(start: u32, parts: [&[u8]; 2]) -> u32 {
     let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, u64::from(!start));
-    parts.into_iter().for_each(|part| digest.update(part));
+    for part in parts {
+        digest.update(part);
+    }
     // It has 32 bits.
     u32::try_from(digest.finalize()).unwrap_or_default()
 }

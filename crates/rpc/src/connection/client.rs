@@ -1,26 +1,26 @@
 //! Calls that wait for answers.
 
-use std::future::Future;
 use std::ops::{Deref, DerefMut};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes};
-use tokio::time::{Instant, Sleep, sleep_until};
+use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::assembly::{Assembly, Message, body};
 use super::exchange::{Receiving, Sending};
 use super::io::common;
+use super::opening::OpenPayload;
 use super::outbox::is_small;
+use super::pending::Pending;
 use super::slots::{Answer, Coming, Place, Slot, Slots, Waiting};
 use super::{Connection, lock};
 use crate::event::{Amount, Way};
 use crate::patience::Patience;
 use crate::proto::v2::{Block, Flags, Frame, Head, Type};
-use crate::{Body, Error, Executed, Kind, NAME_MAX};
+use crate::{Body, Error, Executed, Kind};
 
 /// A call of whose time no more than this is left has a timer of its own. Most calls end before that.
 const SOON: Duration = Duration::from_millis(200);
@@ -37,19 +37,6 @@ pub(crate) struct Request<'a> {
     pub(crate) way: Way,
     /// Encoded ([`crate::proto::v2::Extensions`]).
     pub(crate) extensions: &'a [u8],
-}
-
-/// A call that was sent, and what comes of it. Dropping it cancels the call (§7.5).
-#[derive(Debug)]
-pub(crate) struct Pending {
-    connection: Arc<Connection>,
-    place: Place,
-    patience: Patience,
-    /// Once the end of it is near.
-    timer: Option<Pin<Box<Sleep>>>,
-    is_over: bool,
-    /// What was sent.
-    pub(crate) sent: Amount,
 }
 
 /// All calls of one connection. Its lock may be held while something is put into the outbox, never the
@@ -172,7 +159,7 @@ impl Connection {
     }
 
     /// Tells the server that a call is not wanted any more. The lock of the slots is held.
-    fn cancel(&self, place: Place) {
+    pub(super) fn cancel(&self, place: Place) {
         self.push(|outbox| {
             outbox.forget(place.stream);
             let head = Head { kind: Type::Cancel, flags: Flags::NONE, stream: place.stream };
@@ -377,61 +364,6 @@ impl Connection {
     }
 }
 
-impl Future for Pending {
-    type Output = Answer;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<Answer> {
-        let this = &mut *self;
-        let mut slots = this.connection.calls.lock();
-        if let Some(answer) = slots.take_answer(this.place) {
-            this.is_over = true;
-            return Poll::Ready(answer);
-        }
-        let Some(waiting) = slots.waiting(this.place) else {
-            let lost = Error::new(Kind::Transport, Executed::Maybe, "the connection ended");
-            return Poll::Ready(Err(lost));
-        };
-        match &mut waiting.waker {
-            Some(waker) => waker.clone_from(context.waker()),
-            waker @ None => *waker = Some(context.waker().clone()),
-        }
-        if !waiting.timed {
-            return Poll::Pending;
-        }
-        drop(slots);
-        let until = this.patience.until;
-        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        timer.as_mut().poll(context).map(|()| Err(this.patience.over()))
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        if self.is_over {
-            return;
-        }
-        let (connection, place) = (&self.connection, self.place);
-        let mut slots = connection.calls.lock();
-        if slots.take_answer(place).is_some() {
-            return;
-        }
-        let Some(waiting) = slots.waiting(place) else { return };
-        let assembly = waiting.coming.as_ref().map(|coming| &coming.assembly);
-        if let Some(whole) = assembly.filter(|it| it.is_whole()) {
-            // The server has ended it; only room was missing. It is told that there is some.
-            let total = whole.total();
-            slots.free(place.stream);
-            connection.grant(place.stream, total);
-        } else if connection.push(|outbox| outbox.take_back(place.stream)) == Some(true) {
-            // Not a byte of it was said.
-            slots.free(place.stream);
-        } else {
-            slots.abandon(place);
-            connection.cancel(place);
-        }
-    }
-}
-
 impl Calls {
     pub(super) fn lock(&self) -> Locked<'_> {
         Locked { slots: lock(&self.slots), used: &self.used }
@@ -474,36 +406,5 @@ impl DerefMut for Locked<'_> {
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
         self.used.store(self.slots.used(), Ordering::Relaxed);
-    }
-}
-
-/// What an OPEN says before its block.
-struct OpenPayload {
-    bytes: [u8; FIXED + NAME_MAX],
-    len: usize,
-}
-
-/// Its part before the name.
-const FIXED: usize = 10;
-
-impl OpenPayload {
-    fn new(request: &Request<'_>) -> Result<Self, Error> {
-        let name = request.function;
-        let Some(len) = u8::try_from(name.len()).ok().filter(|&len| len > 0) else {
-            let reason = format!("names of functions have 1 to {NAME_MAX} bytes");
-            return Err(Error::new(Kind::UnknownFunction, Executed::Never, reason));
-        };
-        let micros = |it: Duration| u64::try_from(it.as_micros()).unwrap_or(u64::MAX).max(1);
-        let mut bytes = [0; FIXED + NAME_MAX];
-        let mut rest = &mut bytes[..];
-        rest.put_u64_le(request.timeout.map_or(0, micros));
-        rest.put_u8(request.argument.codec.number());
-        rest.put_u8(len);
-        rest.put_slice(name.as_bytes());
-        Ok(Self { bytes, len: FIXED.saturating_add(name.len()) })
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
     }
 }

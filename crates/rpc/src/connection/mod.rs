@@ -8,7 +8,9 @@ mod exchange;
 mod handshake;
 mod io;
 mod load;
+mod opening;
 mod outbox;
+mod pending;
 mod pieces;
 mod pings;
 mod reading;
@@ -35,10 +37,11 @@ use crate::{Body, Error, Executed, Kind};
 
 pub(crate) use assembly::Message;
 use assembly::{Budget, Room, is_zipped};
-pub(crate) use client::{Pending, Request};
+pub(crate) use client::Request;
 pub(crate) use exchange::{Receiving, Sending};
 pub(crate) use handshake::{Introduction, accept, connect};
 use outbox::{Opening, Outbox, is_small};
+pub(crate) use pending::Pending;
 pub(crate) use server::Service;
 
 /// So long after a server has said that it stops, calls may still come that were on their way.

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::outbox::is_small;
+use super::spares::Spares;
 use crate::proto::v2::{Block, SMALL};
 use crate::{Body, Codec, Error, Executed, Kind};
 
@@ -22,7 +23,8 @@ const AHEAD: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Assembly {
     total: usize,
-    bytes: BytesMut,
+    bytes: Vec<u8>,
+    spares: Spares,
     blocks: u32,
     zip: bool,
     codec: u8,
@@ -52,6 +54,7 @@ pub(super) struct Budget {
     max_message: u64,
     /// Messages may be compressed.
     zip: bool,
+    spares: Spares,
 }
 
 impl Budget {
@@ -59,7 +62,8 @@ impl Budget {
         // Up as in `room`, so that the longest message there may be has room.
         let units = usize::try_from(bytes.div_ceil(UNIT)).unwrap_or(usize::MAX);
         let free = Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS)));
-        Self { free, max_message: max_message.min(bytes).min(MOST), zip }
+        let max_message = max_message.min(bytes).min(MOST);
+        Self { free, max_message, zip, spares: Spares::default() }
     }
 
     /// Waits for room: for what a message of that length may unpack to (§4.6), where that can be.
@@ -69,6 +73,11 @@ impl Budget {
         let units = total.max(unpacked).div_ceil(UNIT);
         let free = Arc::clone(&self.free);
         free.acquire_many_owned(u32::try_from(units).ok()?).await.ok().map(Room)
+    }
+
+    /// Nothing is kept that is not in use.
+    pub(super) fn tidy(&self) {
+        self.spares.clear();
     }
 
     /// §7.4: whether a message of that length is taken at all.
@@ -86,8 +95,10 @@ impl Budget {
 }
 
 impl Assembly {
-    pub(super) fn new(total: usize, zip: bool, codec: u8) -> Self {
-        Self { total, bytes: BytesMut::new(), blocks: 0, zip, codec, room: None }
+    /// Of a message of that length, within that budget.
+    pub(super) fn new(total: usize, zip: bool, codec: u8, budget: &Budget) -> Self {
+        let (bytes, spares) = (budget.spares.take(total), budget.spares.clone());
+        Self { total, bytes, spares, blocks: 0, zip, codec, room: None }
     }
 
     /// Takes the next block; an error is a peer that says more than it announced.
@@ -99,7 +110,7 @@ impl Assembly {
         if self.bytes.capacity().saturating_sub(self.bytes.len()) < block.bytes.len() {
             let ahead = self.bytes.len().max(AHEAD).max(block.bytes.len());
             // Once there is room for it, all of it.
-            self.bytes.reserve(if self.has_room() { left } else { left.min(ahead) });
+            self.bytes.reserve_exact(if self.has_room() { left } else { left.min(ahead) });
         }
         self.bytes.extend_from_slice(&block.bytes);
         self.blocks = self.blocks.saturating_add(1);
@@ -131,7 +142,8 @@ impl Assembly {
     pub(super) fn message(self, limit: u64, executed: Executed) -> Result<Message, Error> {
         let total = u64::try_from(self.total).unwrap_or(u64::MAX);
         let limit = limit.min(total.saturating_mul(RATIO));
-        let body = read(self.codec, self.zip, self.bytes.freeze(), limit, executed)?;
+        let bytes = self.spares.message(self.bytes);
+        let body = read(self.codec, self.zip, bytes, limit, executed)?;
         Ok(Message { body, room: self.room, blocks: self.blocks })
     }
 }
@@ -206,7 +218,8 @@ mod tests {
         let error = small(SMALL + 1).unwrap_err();
         assert_eq!((error.kind(), error.executed()), (Kind::Value, Executed::Never));
         let large = |bytes: Bytes| {
-            let mut assembly = Assembly::new(bytes.len(), true, 0);
+            let budget = Budget::new(1 << 20, 1 << 20, true);
+            let mut assembly = Assembly::new(bytes.len(), true, 0, &budget);
             assembly.add(&Block { total: None, bytes }).unwrap();
             assembly.message(1 << 30, Executed::Yes)
         };

@@ -286,7 +286,7 @@ impl Connection {
                         return Ok(waker);
                     }
                 };
-                let mut assembly = Assembly::new(total, flags.has(Flags::ZIP), codec);
+                let mut assembly = Assembly::new(total, flags.has(Flags::ZIP), codec, &self.budget);
                 assembly.add(block)?;
                 let room = self.make_room(total, move |connection, room| {
                     connection.placed(place, room);

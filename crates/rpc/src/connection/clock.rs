@@ -70,6 +70,7 @@ impl KeepAlive {
             return connection.close(lost("nothing was heard of the peer for too long"));
         }
         self.asked = silent;
+        connection.budget.tidy();
         if silent {
             connection.frame(Type::Ping, Flags::NONE, 0, &[0; 8], &Bytes::new());
         }

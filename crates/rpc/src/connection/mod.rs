@@ -18,6 +18,7 @@ mod running;
 mod served;
 mod server;
 mod slots;
+mod spares;
 mod writing;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -157,7 +157,7 @@ impl Connection {
             Ok(total) => total,
             Err(error) => return refused(error.kind(), error.reason().to_owned()),
         };
-        let mut assembly = Assembly::new(total, flags.has(Flags::ZIP), codec);
+        let mut assembly = Assembly::new(total, flags.has(Flags::ZIP), codec, &self.budget);
         assembly.add(&block)?;
         self.expect_argument(service, call, assembly)
     }

@@ -107,10 +107,14 @@ pub struct Request {
     function: Arc<str>,
     way: Way,
     context: Option<Context>,
+    /// What layers go on with.
+    #[cfg(feature = "tower")]
+    pub(crate) onward: Option<crate::tower::Onward>,
 }
 
 impl Request {
-    /// A call of this function with this argument, without anything else.
+    /// A call of this function with this argument, without anything else, for
+    /// [`Client::request`](crate::Client::request).
     pub fn new(function: &str, body: Body) -> Self {
         Self::of(function.into(), Way::Call, body, None)
     }
@@ -124,6 +128,8 @@ impl Request {
             function,
             way,
             context,
+            #[cfg(feature = "tower")]
+            onward: None,
         }
     }
 

@@ -28,11 +28,13 @@ mod proto;
 mod server;
 #[doc(hidden)]
 pub mod service;
+#[cfg(feature = "tower")]
+pub mod tower;
 mod trace;
 pub mod transport;
 pub mod v1;
 
-pub use client::{Call, Client, ClientBuilder, Retries};
+pub use client::{Call, Client, ClientBuilder, Hedge, Retries};
 pub use codec::{Body, Codec, CodecError};
 pub use connection::Limits;
 pub use context::{Context, Metadata, Peer, Protocol, Refs};

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::attempts::Making;
-use super::{Call, Client};
+use super::{Call, Client, Hedge};
 use crate::connection::{Connection, Receiving, Sending};
 use crate::context::Context;
 use crate::event::Way;
@@ -54,7 +54,7 @@ impl Call<'_> {
         request.deadline = if is_limited { Some(patience.until) } else { inherited };
         let (client, reached, ends) =
             (self.client.clone(), AtomicBool::new(false), Mutex::new(None));
-        let end = Arc::new(Ending { client, asked, patience, reached, ends });
+        let end = Arc::new(Ending { client, asked, hedge: self.hedge, patience, reached, ends });
         let next = Next::new(&self.client.0.chain, Arc::clone(&end) as _);
         let made = tokio::time::timeout_at(patience.until, end.caught(next.run(request))).await;
         let body = made.unwrap_or_else(|_| Err(end.late())).map_err(|it| it.of(self.function))?;
@@ -66,6 +66,7 @@ impl Call<'_> {
 struct Ending {
     client: Client,
     asked: Asked,
+    hedge: Option<Hedge>,
     patience: Patience,
     /// Somebody came that far.
     reached: AtomicBool,
@@ -90,14 +91,16 @@ impl End for Ending {
                 codec: request.body.codec,
                 timeout: None,
                 idempotent: request.idempotent,
+                hedge: self.hedge,
                 metadata: request.metadata.clone(),
             };
             let (body, way) = (&request.body, request.way());
             let nothing = Body { codec: body.codec, bytes: Bytes::new() };
             match &self.asked {
-                Asked::Call => {
-                    call.attempts(body, way, patience, context).await.map(|message| message.body)
-                }
+                Asked::Call => call
+                    .attempts(body, way, (patience, Instant::now()), context)
+                    .await
+                    .map(|message| message.body),
                 Asked::Fire => call.fired(body, patience, context).await.map(|()| nothing),
                 Asked::Open => {
                     let now = Instant::now();

@@ -29,11 +29,21 @@ pub(super) struct Making {
 }
 
 /// What was seen of it.
-#[derive(Default)]
-struct Seen {
-    used: Option<Arc<Connection>>,
-    times: Times,
-    sent: Amount,
+#[derive(Clone)]
+pub(super) struct Seen {
+    pub(super) making: Making,
+    /// So many were made, with those beside it.
+    pub(super) made: u32,
+    pub(super) used: Option<Arc<Connection>>,
+    pub(super) times: Times,
+    pub(super) sent: Amount,
+}
+
+impl Seen {
+    pub(super) fn new(making: Making) -> Self {
+        let (times, sent) = (Times::default(), Amount::default());
+        Self { making, made: making.made, used: None, times, sent }
+    }
 }
 
 impl Call<'_> {
@@ -42,7 +52,7 @@ impl Call<'_> {
         let context = Context::current();
         let (context, patience) = (context.as_ref(), self.patience(context.as_ref()));
         if self.client.0.chain.is_empty() {
-            return self.attempts(&argument, way, patience, context).await;
+            return self.attempts(&argument, way, (patience, patience.begun), context).await;
         }
         // Apart, so that calls with nothing around them are small.
         let around = Box::pin(self.around(argument, way, Asked::Call, patience, context));
@@ -54,21 +64,20 @@ impl Call<'_> {
         &self,
         argument: &Body,
         way: Way,
-        patience: Patience,
+        (patience, mut now): (Patience, Instant),
         context: Option<&Context>,
     ) -> Result<Message, Error> {
         let Inside { pool, retries, budget, .. } = &*self.client.0;
-        let mut now = patience.begun;
-        let mut avoided = None;
+        let (mut avoided, mut made) = (None, 0_u32);
         budget.earn();
-        for made in 1.. {
-            let making = Making { patience, now, made, way, trace: self.trace(context) };
-            let mut seen = Seen::default();
-            let result = self.attempt(argument, making, context, avoided.as_ref(), &mut seen).await;
+        loop {
+            made = made.saturating_add(1);
+            let trace = self.trace(context);
+            let mut seen = Seen::new(Making { patience, now, made, way, trace });
+            let result = self.attempt(argument, context, avoided.as_ref(), &mut seen).await;
+            made = seen.made;
             let result = result.map_err(|error| error.of(self.function));
-            if !pool.own.observers.is_empty() {
-                self.tell(making, &result, &seen);
-            }
+            self.tell(&result, &seen);
             let error = match result {
                 Ok(message) => return Ok(message),
                 Err(error) => error,
@@ -82,18 +91,17 @@ impl Call<'_> {
             now = Instant::now();
             avoided = seen.used;
         }
-        Err(patience.over())
     }
 
     async fn attempt(
         &self,
         argument: &Body,
-        making: Making,
         context: Option<&Context>,
         avoided: Option<&Arc<Connection>>,
         seen: &mut Seen,
     ) -> Result<Message, Error> {
-        let Inside { pool, queue, .. } = &*self.client.0;
+        let Inside { pool, queue, hedge, .. } = &*self.client.0;
+        let making = seen.making;
         let _turn = turn(queue, making.patience).await?;
         let _leaves = Leaves(pool);
         let pending = loop {
@@ -117,7 +125,11 @@ impl Call<'_> {
             }
         };
         seen.sent = pending.sent;
-        pending.await
+        let hedge = self.hedge.unwrap_or(*hedge);
+        if hedge.most == 0 || !self.idempotent || making.way != Way::Call {
+            return pending.await;
+        }
+        Box::pin(self.hedged(hedge, pending, argument, context, seen)).await
     }
 
     /// Sends it; an error says that it was not.
@@ -176,16 +188,20 @@ impl Call<'_> {
         })
     }
 
-    fn tell(&self, making: Making, result: &Result<Message, Error>, seen: &Seen) {
-        let Making { now, made, way, trace, .. } = making;
-        let Seen { used, sent, times } = seen;
+    pub(super) fn tell(&self, result: &Result<Message, Error>, seen: &Seen) {
+        let observers = &self.client.0.pool.own.observers;
+        if observers.is_empty() {
+            return;
+        }
+        let Seen { making, used, sent, times, .. } = seen;
+        let Making { now, made, way, trace, .. } = *making;
         let mut times = *times;
         times.exec = now.elapsed().saturating_sub(times.queue);
         let received = result.as_ref().map_or(Amount::default(), |message| Amount {
             bytes: message.body.bytes.len() as u64,
             blocks: message.blocks,
         });
-        self.client.0.pool.own.observers.tell(&Event::Called(&Called {
+        observers.tell(&Event::Called(&Called {
             side: Side::Client,
             way,
             function: self.function,
@@ -214,7 +230,7 @@ async fn turn(queue: &Semaphore, patience: Patience) -> Result<SemaphorePermit<'
 }
 
 /// A call that ends, however it does, leaves its place to another.
-struct Leaves<'p>(&'p Pool);
+pub(super) struct Leaves<'p>(pub(super) &'p Pool);
 
 impl Drop for Leaves<'_> {
     fn drop(&mut self) {

@@ -2,6 +2,7 @@
 
 mod around;
 mod attempts;
+mod hedge;
 mod pool;
 mod retry;
 
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 use crate::connection::{Connection, Introduction, Limits, Receiving, Request, Sending};
 use crate::context::{Context, Metadata, Peer};
 use crate::event::{Event, Observe, Way};
-use crate::intercept::{Chain, Intercept};
+use crate::intercept::{self, Chain, Intercept};
 use crate::patience::Patience;
 use crate::proto::v2::{Algorithm, Key};
 use crate::transport::Dial;
@@ -24,6 +25,7 @@ use crate::{Body, Codec, Error, Executed, Incoming, Kind, Outgoing};
 
 use around::{Asked, together};
 use attempts::Making;
+pub use hedge::Hedge;
 use pool::Pool;
 use retry::Budget;
 pub use retry::Retries;
@@ -40,6 +42,7 @@ pub struct ClientBuilder {
     timeout: Duration,
     codec: Codec,
     retries: Retries,
+    hedge: Hedge,
     chain: Chain,
 }
 
@@ -61,6 +64,7 @@ struct Inside {
     codec: Codec,
     retries: Retries,
     budget: Budget,
+    hedge: Hedge,
     chain: Chain,
 }
 
@@ -74,6 +78,8 @@ pub struct Call<'c> {
     /// `None`: the client's.
     timeout: Option<Duration>,
     idempotent: bool,
+    /// `None`: the client's.
+    hedge: Option<Hedge>,
     metadata: Metadata,
 }
 
@@ -89,6 +95,7 @@ impl Client {
             timeout: Duration::from_secs(10),
             codec: Codec::MessagePack,
             retries: Retries::default(),
+            hedge: Hedge::NONE,
             chain: Chain::default(),
         }
     }
@@ -120,8 +127,41 @@ impl Client {
             codec,
             timeout: None,
             idempotent: false,
+            hedge: None,
             metadata: Vec::new(),
         }
+    }
+
+    /// Makes a call or cast that was put together before, or that came to an interceptor of a server:
+    /// with its metadata, and within its deadline, if it has one. A cast gives an empty result.
+    ///
+    /// ```
+    /// # use meshx_rpc::{Functions, Server, transport::Memory};
+    /// use meshx_rpc::{Body, Client, Codec, Request};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let functions = Functions::new().add("add", async |(a, b): (u32, u32)| Ok::<_, String>(a + b));
+    /// # let (dial, listener) = Memory::pair();
+    /// # let server = Server::new(functions).listen(listener).start();
+    /// let client = Client::to(dial).start();
+    /// let mut request = Request::new("add", Body::encode(Codec::Json, &(1, 2))?);
+    /// request.idempotent = true;
+    /// assert_eq!(client.request(request).await?.bytes, "3");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn request(&self, request: intercept::Request) -> Result<Body, Error> {
+        let (function, body) = (request.function(), request.body.clone());
+        if request.way() == Way::Stream {
+            let reason = "it is an exchange: `Call::open` begins one";
+            return Err(Error::new(Kind::Value, Executed::Never, reason).of(function));
+        }
+        let mut call = self.function(function).codec(body.codec);
+        call.timeout = request.deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        call.idempotent = request.idempotent;
+        call.metadata.clone_from(&request.metadata);
+        call.make(body, request.way()).await.map(|message| message.body)
     }
 
     /// Calls a function at every instance of the service that this client is connected to, at the same
@@ -232,6 +272,12 @@ impl ClientBuilder {
         self
     }
 
+    /// When idempotent calls are made on another connection beside the first (never).
+    pub fn hedge(mut self, hedge: Hedge) -> Self {
+        self.hedge = hedge;
+        self
+    }
+
     /// What this service and node are called in events and logs, here and at the server.
     pub fn named(mut self, service: &str, node: &str) -> Self {
         service.clone_into(&mut self.own.svc_ref);
@@ -277,11 +323,12 @@ impl ClientBuilder {
 
     /// The client. Nothing is dialled before the first call.
     pub fn start(self) -> Client {
-        let Self { dial, own, connections, age, in_flight, timeout, codec, retries, chain } = self;
+        let Self { dial, own, connections, age, in_flight, timeout, codec, retries, hedge, chain } =
+            self;
         let pool = Arc::new(Pool::new(dial.0, own, connections, age));
         let budget = Budget::new(retries.budget);
         let queue = Semaphore::new(in_flight);
-        Client(Arc::new(Inside { pool, queue, timeout, codec, retries, budget, chain }))
+        Client(Arc::new(Inside { pool, queue, timeout, codec, retries, budget, hedge, chain }))
     }
 }
 
@@ -292,9 +339,16 @@ impl Call<'_> {
         self
     }
 
-    /// It may run more than once: then it is made again also if it perhaps ran already.
+    /// It may run more than once: then it is made again also if it perhaps ran already, and by
+    /// [`Hedge`] while it runs.
     pub fn idempotent(mut self) -> Self {
         self.idempotent = true;
+        self
+    }
+
+    /// When it is made on another connection beside the first, if it is idempotent.
+    pub fn hedge(mut self, hedge: Hedge) -> Self {
+        self.hedge = Some(hedge);
         self
     }
 

@@ -18,7 +18,8 @@ pub struct Retries {
     pub pause: Duration,
     /// No pause is longer: a server that asks for more is not called again.
     pub longest: Duration,
-    /// All retries of a client together: this part of its calls, and ten a second besides.
+    /// All retries of a client together, and its attempts by [`Hedge`](crate::Hedge): this part of its calls,
+    /// and ten a second besides.
     pub budget: f64,
 }
 
@@ -40,14 +41,10 @@ impl Retries {
 
     /// Whether the same call may be made again.
     pub(crate) fn may(&self, error: &Error, idempotent: bool, made: u32) -> bool {
-        let passes = matches!(
-            error.kind(),
-            Kind::Transport | Kind::Draining | Kind::Overloaded | Kind::Integrity | Kind::Protocol
-        );
         let safe = error.executed() == Executed::Never || idempotent;
         // Who is asked to come back later than this waits itself does not come back earlier.
         let soon = error.pause().is_none_or(|pause| pause <= self.longest);
-        passes && safe && soon && made <= self.attempts
+        passes(error.kind()) && safe && soon && made <= self.attempts
     }
 
     /// How long to wait before the attempt after `made`.
@@ -64,6 +61,14 @@ impl Retries {
         let micros = usize::try_from(longest.as_micros()).unwrap_or(usize::MAX);
         Duration::from_micros(meshx_rt::random::below(micros.max(1)) as u64)
     }
+}
+
+/// Whether it is of the way there, or of the moment: elsewhere, or later, there may be an answer.
+pub(super) fn passes(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Transport | Kind::Draining | Kind::Overloaded | Kind::Integrity | Kind::Protocol
+    )
 }
 
 /// What may be spent on retries.

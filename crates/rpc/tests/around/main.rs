@@ -1,8 +1,11 @@
-//! What is done around calls: interceptors.
+//! What is done around calls: interceptors, and attempts beside others.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod clients;
+mod hedges;
 mod servers;
+#[cfg(feature = "tower")]
+mod towers;
 
 use std::sync::{Arc, Mutex};
 

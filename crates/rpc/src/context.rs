@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -66,6 +66,33 @@ struct Inside {
     metadata: Metadata,
     is_cancelled: AtomicBool,
     cancelled: Notify,
+    /// If somebody wants to know.
+    spent: Option<Spent>,
+}
+
+/// Nanoseconds, for events.
+#[derive(Debug, Default)]
+struct Spent {
+    reading: AtomicU64,
+    writing: AtomicU64,
+}
+
+impl Spent {
+    /// Does something, and keeps how long that took, if that is wanted.
+    fn of<T>(which: fn(&Self) -> &AtomicU64, work: impl FnOnce() -> T) -> T {
+        let wanted = CURRENT.try_with(|current| current.0.spent.is_some()).unwrap_or(false);
+        let begun = wanted.then(std::time::Instant::now);
+        let done = work();
+        if let Some(begun) = begun {
+            let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let keep = |current: &Context| {
+                current.0.spent.as_ref().map(|spent| which(spent).store(nanos, Ordering::Relaxed))
+            };
+            // There is one: it was asked.
+            _ = CURRENT.try_with(keep);
+        }
+        done
+    }
 }
 
 tokio::task_local! {
@@ -83,9 +110,36 @@ impl Context {
         metadata: Metadata,
     ) -> Self {
         let (is_cancelled, cancelled) = (AtomicBool::new(false), Notify::new());
+        let spent = None;
         let inside =
-            Inside { peer, function, req_ref, deadline, metadata, is_cancelled, cancelled };
+            Inside { peer, function, req_ref, deadline, metadata, is_cancelled, cancelled, spent };
         Self(Arc::new(inside))
+    }
+
+    /// How long reading the argument and writing the result take is kept ([`Self::spent`]).
+    #[must_use]
+    pub(crate) fn timed(mut self) -> Self {
+        if let Some(inside) = Arc::get_mut(&mut self.0) {
+            inside.spent = Some(Spent::default());
+        }
+        self
+    }
+
+    /// How long its argument was read, and its result written, as far as that is kept.
+    pub(crate) fn spent(&self) -> (Duration, Duration) {
+        let time = |nanos: &AtomicU64| Duration::from_nanos(nanos.load(Ordering::Relaxed));
+        let spent = self.0.spent.as_ref();
+        spent.map(|it| (time(&it.reading), time(&it.writing))).unwrap_or_default()
+    }
+
+    /// Reads the argument of the call that this task works for.
+    pub(crate) fn reading<T>(work: impl FnOnce() -> T) -> T {
+        Spent::of(|spent| &spent.reading, work)
+    }
+
+    /// Writes its result.
+    pub(crate) fn writing<T>(work: impl FnOnce() -> T) -> T {
+        Spent::of(|spent| &spent.writing, work)
     }
 
     /// Nobody waits for the call any more.

@@ -118,7 +118,9 @@ pub struct Called<'a> {
     pub received: Amount,
 }
 
-/// Where the time of a call went; what is not known is zero.
+/// Where the time of a call went; what is not known is zero, and part of `exec`. Version 2 writes frames of
+/// many calls together, and knows neither `idle` nor `send`; a server of version 1 reads and writes
+/// within `exec`; a client reads the result when it has told of the call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Times {
     /// The connection had nothing to do before.

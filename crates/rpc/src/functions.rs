@@ -123,7 +123,7 @@ impl Functions {
             name,
             Run::Call(Box::new(move |body: Body| {
                 let codec = body.codec;
-                let argument = match body.decode::<A>() {
+                let argument = match Context::reading(|| body.decode::<A>()) {
                     Ok(argument) => argument,
                     Err(error) => {
                         let reason = format!("the argument cannot be read: {error}");
@@ -133,7 +133,7 @@ impl Functions {
                 let running = function(argument);
                 Box::pin(async move {
                     let result = running.await.map_err(|failure| failure.into_error(codec))?;
-                    answer(codec, &result).map_err(|error| {
+                    Context::writing(|| answer(codec, &result)).map_err(|error| {
                         let reason = format!("the result cannot be written: {error}");
                         Error::new(Kind::Value, Executed::Yes, reason)
                     })

@@ -24,6 +24,7 @@ pub async fn after_others() {
 /// Woken one after the other, each may call up another thread of the runtime, which takes a part of
 /// them, and sleeps again before the next is woken: that costs more than the tasks do. Here they are
 /// woken while the thread looks for I/O, and others are called up once. Whoever drops this wakes them.
+/// Their wakers must not run what they wake there and then; those of a runtime do not.
 pub async fn wake_together(wakers: &mut Vec<Waker>) {
     let all = Arc::new(All(Mutex::new(std::mem::take(wakers))));
     let mut turn = pin!(tokio::task::yield_now());
@@ -31,7 +32,11 @@ pub async fn wake_together(wakers: &mut Vec<Waker>) {
         // Before them, so that it is behind them in the queue that they go to.
         all.lock().push(context.waker().clone());
         let waker = Waker::from(Arc::clone(&all));
-        turn.as_mut().poll(&mut Context::from_waker(&waker))
+        let turn = turn.as_mut().poll(&mut Context::from_waker(&waker));
+        if turn.is_ready() {
+            all.lock().clear();
+        }
+        turn
     })
     .await;
     tokio::task::yield_now().await;

@@ -6,6 +6,7 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -54,7 +55,8 @@ impl Call<'_> {
         request.deadline = if is_limited { Some(patience.until) } else { inherited };
         let (client, reached, ends) =
             (self.client.clone(), AtomicBool::new(false), Mutex::new(None));
-        let end = Arc::new(Ending { client, asked, hedge: self.hedge, patience, reached, ends });
+        let (hedge, wrote) = (self.hedge, self.wrote);
+        let end = Arc::new(Ending { client, asked, hedge, wrote, patience, reached, ends });
         let next = Next::new(&self.client.0.chain, Arc::clone(&end) as _);
         let made = tokio::time::timeout_at(patience.until, end.caught(next.run(request))).await;
         let body = made.unwrap_or_else(|_| Err(end.late())).map_err(|it| it.of(self.function))?;
@@ -67,6 +69,7 @@ struct Ending {
     client: Client,
     asked: Asked,
     hedge: Option<Hedge>,
+    wrote: Duration,
     patience: Patience,
     /// Somebody came that far.
     reached: AtomicBool,
@@ -93,6 +96,7 @@ impl End for Ending {
                 idempotent: request.idempotent,
                 hedge: self.hedge,
                 metadata: request.metadata.clone(),
+                wrote: self.wrote,
             };
             let (body, way) = (&request.body, request.way());
             let nothing = Body { codec: body.codec, bytes: Bytes::new() };

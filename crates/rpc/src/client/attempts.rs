@@ -1,6 +1,7 @@
 //! A call as it is made, again where that is right (§8.3).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
@@ -56,7 +57,7 @@ impl Call<'_> {
         }
         // Apart, so that calls with nothing around them are small.
         let around = Box::pin(self.around(argument, way, Asked::Call, patience, context));
-        around.await.map(|(body, _)| Message { body, room: None, blocks: 0 })
+        around.await.map(|(body, _)| Message::small(body, 0))
     }
 
     /// Makes the call, again where that is right (§8.3).
@@ -101,14 +102,22 @@ impl Call<'_> {
         seen: &mut Seen,
     ) -> Result<Message, Error> {
         let Inside { pool, queue, hedge, .. } = &*self.client.0;
-        let making = seen.making;
-        let _turn = turn(queue, making.patience).await?;
+        let mut making = seen.making;
+        let _turn = match queue.try_acquire() {
+            Ok(turn) => turn,
+            Err(_) => turn(queue, &mut making).await?,
+        };
         let _leaves = Leaves(pool);
         let pending = loop {
-            let connection = pool.pick((making.patience, making.now), avoided).await?;
-            if !pool.own.observers.is_empty() {
-                seen.times.queue = making.now.elapsed();
-            }
+            let connection = match pool.at_once(making.now, avoided) {
+                Some(connection) => connection,
+                None => {
+                    let picked = pool.pick((making.patience, making.now), avoided).await?;
+                    making.now = Instant::now();
+                    picked
+                }
+            };
+            seen.times.queue = making.now.saturating_duration_since(seen.making.now);
             let sent = self.send(&connection, argument, making, context);
             let is_open = connection.is_open();
             seen.used = Some(connection);
@@ -116,10 +125,11 @@ impl Call<'_> {
                 // Another call was faster, or it was replaced just now: there is a place elsewhere,
                 // or will be.
                 Err(error) if error.kind() == Kind::Overloaded || !is_open => {
-                    if making.patience.left(Instant::now()).is_zero() {
+                    tokio::task::yield_now().await;
+                    making.now = Instant::now();
+                    if making.patience.left(making.now).is_zero() {
                         return Err(error);
                     }
-                    tokio::task::yield_now().await;
                 }
                 sent => break sent?,
             }
@@ -196,7 +206,10 @@ impl Call<'_> {
         let Seen { making, used, sent, times, .. } = seen;
         let Making { now, made, way, trace, .. } = *making;
         let mut times = *times;
-        times.exec = now.elapsed().saturating_sub(times.queue);
+        times.ser = self.wrote;
+        times.recv = result.as_ref().map_or(Duration::ZERO, |message| message.took);
+        let rest = times.queue.saturating_add(times.recv);
+        times.exec = now.elapsed().saturating_sub(rest);
         let received = result.as_ref().map_or(Amount::default(), |message| Amount {
             bytes: message.body.bytes.len() as u64,
             blocks: message.blocks,
@@ -217,13 +230,13 @@ impl Call<'_> {
     }
 }
 
-/// A call's turn among those of its client.
-async fn turn(queue: &Semaphore, patience: Patience) -> Result<SemaphorePermit<'_>, Error> {
-    if let Ok(turn) = queue.try_acquire() {
-        return Ok(turn);
-    }
+/// A call's turn among those of its client, when there was none at once.
+async fn turn<'q>(queue: &'q Semaphore, making: &mut Making) -> Result<SemaphorePermit<'q>, Error> {
+    let patience = making.patience;
     let waits = Box::pin(tokio::time::timeout_at(patience.until, queue.acquire()));
-    waits.await.ok().and_then(Result::ok).ok_or_else(|| {
+    let turn = waits.await.ok().and_then(Result::ok);
+    making.now = Instant::now();
+    turn.ok_or_else(|| {
         let reason = format!("not its turn within {:?}: too many calls", patience.whole());
         Error::new(Kind::Overloaded, Executed::Never, reason)
     })

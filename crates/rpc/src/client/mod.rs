@@ -81,6 +81,8 @@ pub struct Call<'c> {
     /// `None`: the client's.
     hedge: Option<Hedge>,
     metadata: Metadata,
+    /// How long its argument was written, if somebody listens.
+    wrote: Duration,
 }
 
 impl Client {
@@ -129,6 +131,7 @@ impl Client {
             idempotent: false,
             hedge: None,
             metadata: Vec::new(),
+            wrote: Duration::ZERO,
         }
     }
 
@@ -171,7 +174,7 @@ impl Client {
         function: &str,
         argument: &A,
     ) -> Result<Vec<(Peer, Result<R, Error>)>, Error> {
-        let call = self.function(function);
+        let mut call = self.function(function);
         let argument = call.encode(argument)?;
         let context = Context::current();
         let patience = call.patience(context.as_ref());
@@ -366,7 +369,7 @@ impl Call<'_> {
 
     /// Calls, and waits for the result.
     pub async fn call<A: Serialize + ?Sized, R: DeserializeOwned>(
-        self,
+        mut self,
         argument: &A,
     ) -> Result<R, Error> {
         let argument = self.encode(argument)?;
@@ -380,7 +383,7 @@ impl Call<'_> {
     }
 
     /// Asks for the function to be run, and waits until that was accepted.
-    pub async fn cast<A: Serialize + ?Sized>(self, argument: &A) -> Result<(), Error> {
+    pub async fn cast<A: Serialize + ?Sized>(mut self, argument: &A) -> Result<(), Error> {
         let argument = self.encode(argument)?;
         self.make(argument, Way::Cast).await.map(drop)
     }
@@ -388,7 +391,7 @@ impl Call<'_> {
     /// Asks for the function to be run, and waits for nothing but a connection that is not behind with
     /// writing. Whether it was, nobody says; what surely did not get out is an error here, and an
     /// event. Up to 32 KiB.
-    pub async fn fire<A: Serialize + ?Sized>(self, argument: &A) -> Result<(), Error> {
+    pub async fn fire<A: Serialize + ?Sized>(mut self, argument: &A) -> Result<(), Error> {
         let argument = self.encode(argument)?;
         let context = Context::current();
         let (context, patience) = (context.as_ref(), self.patience(context.as_ref()));
@@ -483,8 +486,11 @@ impl Call<'_> {
         Patience::new(self.timeout.unwrap_or(self.client.0.timeout), context)
     }
 
-    fn encode<A: Serialize + ?Sized>(&self, argument: &A) -> Result<Body, Error> {
-        Body::encode(self.codec, argument).map_err(|error| {
+    fn encode<A: Serialize + ?Sized>(&mut self, argument: &A) -> Result<Body, Error> {
+        let begun = (!self.client.0.pool.own.observers.is_empty()).then(Instant::now);
+        let body = Body::encode(self.codec, argument);
+        self.wrote = begun.map(|begun| begun.elapsed()).unwrap_or_default();
+        body.map_err(|error| {
             let reason = format!("the argument cannot be written: {error}");
             Error::new(Kind::Value, Executed::Never, reason).of(self.function)
         })

@@ -116,9 +116,8 @@ impl Pool {
         (patience, now): (Patience, Instant),
         avoided: Option<&Arc<Connection>>,
     ) -> Result<Arc<Connection>, Error> {
-        // Who waits for a place already goes first.
         let lack = match self.choose(now, avoided) {
-            Ok(connection) if self.crowd.load(Ordering::Relaxed) == 0 => return Ok(connection),
+            Ok(connection) if !self.is_crowded() => return Ok(connection),
             Ok(connection) => Lack::Room(connection.most_calls()),
             Err(lack) => lack,
         };
@@ -157,9 +156,23 @@ impl Pool {
         })
     }
 
+    /// The same, if it need not wait.
+    pub(super) fn at_once(
+        self: &Arc<Self>,
+        now: Instant,
+        avoided: Option<&Arc<Connection>>,
+    ) -> Option<Arc<Connection>> {
+        self.choose(now, avoided).ok().filter(|_| !self.is_crowded())
+    }
+
+    /// Who waits for a place already goes first.
+    fn is_crowded(&self) -> bool {
+        self.crowd.load(Ordering::Relaxed) > 0
+    }
+
     /// A call has ended.
     pub(super) fn freed(&self) {
-        if self.crowd.load(Ordering::Relaxed) > 0 {
+        if self.is_crowded() {
             self.freed.notify_one();
         }
     }

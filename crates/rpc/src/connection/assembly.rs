@@ -1,6 +1,7 @@
 //! Messages that come in blocks.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -30,6 +31,7 @@ pub(super) struct Assembly {
     codec: u8,
     /// There is room for the whole of it.
     room: Option<Room>,
+    begun: Instant,
 }
 
 /// Holds room for a large message, until it is dropped.
@@ -45,6 +47,15 @@ pub(crate) struct Message {
     /// Given back when the message is not needed any more.
     pub(crate) room: Option<Room>,
     pub(crate) blocks: u32,
+    /// From its first block to its last.
+    pub(crate) took: Duration,
+}
+
+impl Message {
+    /// One that came in a frame, or in none.
+    pub(crate) fn small(body: Body, blocks: u32) -> Self {
+        Self { body, room: None, blocks, took: Duration::ZERO }
+    }
 }
 
 /// How much there is for large messages of one connection, in the order in which they ask.
@@ -98,7 +109,8 @@ impl Assembly {
     /// Of a message of that length, within that budget.
     pub(super) fn new(total: usize, zip: bool, codec: u8, budget: &Budget) -> Self {
         let (bytes, spares) = (budget.spares.take(total), budget.spares.clone());
-        Self { total, bytes, spares, blocks: 0, zip, codec, room: None }
+        let begun = Instant::now();
+        Self { total, bytes, spares, blocks: 0, zip, codec, room: None, begun }
     }
 
     /// Takes the next block; an error is a peer that says more than it announced.
@@ -142,9 +154,10 @@ impl Assembly {
     pub(super) fn message(self, limit: u64, executed: Executed) -> Result<Message, Error> {
         let total = u64::try_from(self.total).unwrap_or(u64::MAX);
         let limit = limit.min(total.saturating_mul(RATIO));
+        let took = self.begun.elapsed();
         let bytes = self.spares.message(self.bytes);
         let body = read(self.codec, self.zip, bytes, limit, executed)?;
-        Ok(Message { body, room: self.room, blocks: self.blocks })
+        Ok(Message { body, room: self.room, blocks: self.blocks, took })
     }
 }
 
@@ -246,7 +259,7 @@ mod tests {
         let budget = Budget::new(1 << 20, 1 << 20, true);
         let first = budget.room(100_000).await.unwrap();
         let second = budget.room(100_000);
-        assert!(tokio::time::timeout(std::time::Duration::ZERO, second).await.is_err());
+        assert!(tokio::time::timeout(Duration::ZERO, second).await.is_err());
         drop(first);
         assert!(budget.room(1 << 20).await.is_some());
         let budget = Budget::new(1 << 20, 1 << 20, false);

@@ -65,9 +65,10 @@ impl Connection {
         let payload = self.opening(request)?;
         let flags = Flags::CAST.when(way == Way::Cast);
         let message = self.zipped(&argument.bytes);
-        let (deadline, timed) = (patience.until, patience.left(now) < SOON);
-        let waiting = Waiting { waker: None, deadline, timed, coming: None, begins: 0 };
         let mut slots = self.calls.lock();
+        let (deadline, watched) = (patience.until, slots.watched);
+        let timed = !watched || patience.left(now) < SOON;
+        let waiting = Waiting { waker: None, deadline, timed, coming: None, begins: 0 };
         let place = slots.open(Slot::Waiting(waiting), self.max_streams);
         let place = place.ok_or_else(|| self.full())?;
         let opening = (extensions, payload.bytes());
@@ -81,7 +82,7 @@ impl Connection {
         let alone = slots.used() == 1;
         drop(slots);
         match sent.wakes {
-            true if alone && self.watched.load(Ordering::Acquire) => self.write_now(),
+            true if alone && watched => self.write_now(),
             true => self.work.notify_one(),
             false => {}
         }
@@ -212,7 +213,7 @@ impl Connection {
             Frame::Data { stream, flags, block } => self.reply(stream, flags, None, block)?,
             Frame::Ack { stream } => {
                 let nothing = Body::raw(Bytes::new());
-                self.answer(stream, Ok(Message { body: nothing, room: None, blocks: 0 }))?
+                self.answer(stream, Ok(Message::small(nothing, 0)))?
             }
             Frame::Fail { stream: stream @ 1.., error } => {
                 self.answer(stream, Err(error.at(&self.peer.address)))?
@@ -237,7 +238,7 @@ impl Connection {
         if let Some(codec) = codec.filter(|_| !flags.has(Flags::MORE)) {
             let (zip, limit) = (flags.has(Flags::ZIP), self.limits.max_message);
             let body = body(codec, zip, block.bytes, limit, Executed::Yes);
-            return self.answer(stream, body.map(|body| Message { body, room: None, blocks: 1 }));
+            return self.answer(stream, body.map(|body| Message::small(body, 1)));
         }
         let mut slots = self.calls.lock();
         match slots.at(stream)? {
@@ -340,7 +341,8 @@ impl Connection {
         let is_exchange = matches!(slots.at(stream)?, Slot::Exchange(_));
         slots.answered |=
             message.as_ref().map_or_else(|error| error.executed() != Executed::Never, |_| true);
-        if message.is_err() {
+        // Also of an argument that the server did not wait for.
+        if message.is_err() || self.waits.flows.load(Ordering::Acquire) > 0 {
             self.push(|outbox| outbox.forget(stream));
         }
         if !is_exchange {

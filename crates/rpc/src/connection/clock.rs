@@ -30,7 +30,7 @@ impl Clock {
         let starts = self.due > now + LOOK && connection.in_flight() > 0;
         if starts {
             self.due = now + LOOK;
-            connection.watched.store(true, Ordering::Release);
+            connection.calls.lock().watched = true;
         }
         starts
     }
@@ -41,9 +41,10 @@ impl Clock {
             self.alive.look(connection);
         }
         self.due = self.alive.due;
-        connection.watched.store(false, Ordering::Release);
-        if connection.in_flight() > 0 {
-            connection.watched.store(true, Ordering::Release);
+        let mut slots = connection.calls.lock();
+        slots.watched = slots.used() > 0;
+        if slots.watched {
+            drop(slots);
             connection.watch_clock(Some(now));
             self.due = self.due.min(now + LOOK);
         }

@@ -384,7 +384,6 @@ fn establish(
         why: Mutex::default(),
         calls: client::Calls::default(),
         pings: super::pings::Pings::default(),
-        watched: AtomicBool::new(false),
         pen: super::writing::Pen::default(),
         permits,
         served: served::Served::default(),

@@ -126,8 +126,6 @@ pub(crate) struct Connection {
     why: Mutex<Option<Error>>,
     calls: client::Calls,
     pings: pings::Pings,
-    /// The times of calls are looked at ([`clock`]).
-    watched: AtomicBool,
     pen: writing::Pen,
     /// What the peer may call; `None`: all there is.
     permits: Option<Permits>,

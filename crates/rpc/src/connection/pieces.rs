@@ -72,8 +72,8 @@ impl Buf for Pieces {
 
     fn advance(&mut self, mut count: usize) {
         self.len = self.len.saturating_sub(count);
-        while count > 0 {
-            let Some(front) = self.all.front_mut() else { return };
+        // Empty ones go, too: what is left begins with a byte.
+        while let Some(front) = self.all.front_mut() {
             if front.len() > count {
                 front.advance(count);
                 return;
@@ -108,5 +108,19 @@ mod tests {
         assert_eq!(batch.remaining(), all.concat().len());
         assert_eq!(batch.copy_to_bytes(batch.remaining()), all.concat());
         assert!(batch.is_empty());
+    }
+
+    #[test]
+    fn what_is_left_begins_with_a_byte() {
+        let (mut batch, part) = (Pieces::default(), Bytes::from_static(b"12345678"));
+        for _ in 0..3 {
+            batch.push_open(part.clone(), part.clone());
+        }
+        batch.seal(&Checksum::None);
+        while batch.has_remaining() {
+            let len = batch.chunk().len();
+            assert_eq!(len, 8);
+            batch.advance(len);
+        }
     }
 }

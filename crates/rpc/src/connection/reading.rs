@@ -29,7 +29,7 @@ pub(super) const MANY: u32 = 128;
 const SOME: u32 = 16;
 /// A server reads no more of a client for which so much waits to be written.
 const BEHIND: usize = 4 << 20;
-/// What it has.
+/// The task, and what it knows.
 pub(super) struct Reader {
     pub(super) connection: Arc<Connection>,
     /// What a server offers.
@@ -78,6 +78,11 @@ pub(super) async fn read(reader: &mut Reader, mut stream: Read) -> Result<(), Er
         }
         reader.adapt();
         let Reader { buffer, frames, .. } = reader;
+        if buffer.is_empty() && size == READ_LITTLE && frames.apart {
+            // Large ones were long ago.
+            *buffer = BytesMut::new();
+            frames.apart = false;
+        }
         let begun = !buffer.is_empty();
         let limit = connection.limits.frame;
         let wanted = size.max(frames.missing(buffer).unwrap_or(0)).min(READ_MUCH);
@@ -85,6 +90,8 @@ pub(super) async fn read(reader: &mut Reader, mut stream: Read) -> Result<(), Er
             _ = buffer.try_reclaim(wanted);
         }
         buffer.reserve(wanted);
+        // A small message that somebody keeps is not to hold a large buffer.
+        frames.apart |= buffer.capacity() > 2 * READ;
         let room = buffer.spare_capacity_mut().len();
         let count = if begun {
             // It counts from the first byte of the frame on.

@@ -66,7 +66,10 @@ impl Connection {
         metadata.extend(call.trace.map(|it| ("traceparent".to_owned(), it.to_string())));
         metadata.extend(extensions.tracestate.map(|it| ("tracestate".to_owned(), it)));
         let (peer, name) = (Arc::clone(&self.peer), Arc::clone(call.function.name()));
-        Some(Context::new(peer, name, call.stream.into(), call.deadline, metadata))
+        let context = Context::new(peer, name, call.stream.into(), call.deadline, metadata);
+        let context = if call.begun.is_some() { context.timed() } else { context };
+        call.context = call.begun.is_some().then(|| context.clone());
+        Some(context)
     }
 
     /// Runs a function: in this `task`, as far as it does not wait, and then in one of its own.
@@ -77,7 +80,8 @@ impl Connection {
         argument: Message,
     ) {
         let Some(context) = self.context(&mut call) else { return };
-        let Message { body, room, blocks } = argument;
+        let Message { body, room, blocks, took } = argument;
+        call.took = took;
         let received = Amount { bytes: body.bytes.len() as u64, blocks };
         let mut running = call.function.run(call.way, context, body);
         if call.way == Way::Cast {
@@ -124,6 +128,9 @@ impl Connection {
             }
         });
         let serving = Serving::Running { task: task.abort_handle(), context };
+        if open.ended {
+            return serving.stop();
+        }
         open.all.insert(stream, (place.generation, serving));
     }
 
@@ -161,7 +168,9 @@ impl Connection {
             self.tell(&Event::CastLost { function: call.function.name(), error });
         }
         let Some(begun) = call.begun else { return };
-        let times = Times { exec: begun.elapsed(), ..Times::default() };
+        let (dser, ser) = call.context.as_ref().map(Context::spent).unwrap_or_default();
+        let mut times = Times { recv: call.took, dser, ser, ..Times::default() };
+        times.exec = begun.elapsed().saturating_sub(times.total());
         self.tell(&Event::Called(&Called {
             side: Side::Server,
             way: call.way,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
@@ -38,6 +39,8 @@ pub(super) struct Table {
     generation: u64,
     /// What came of arguments for which there is no room yet.
     pub(super) unasked: u64,
+    /// The connection is gone: what would run now is stopped.
+    pub(super) ended: bool,
 }
 
 #[derive(Debug)]
@@ -78,7 +81,12 @@ pub(super) struct Call {
     pub(super) extensions: Bytes,
     pub(super) attempt: u32,
     pub(super) trace: Option<TraceParent>,
+    /// If somebody listens.
     pub(super) begun: Option<Instant>,
+    /// The same.
+    pub(super) context: Option<Context>,
+    /// How long its argument came.
+    pub(super) took: Duration,
     pub(super) place: Option<OwnedSemaphorePermit>,
     /// It counts as long as it lives.
     pub(super) _counted: Counted,
@@ -138,7 +146,10 @@ impl Served {
 
     /// The connection is gone: nobody waits for what runs.
     pub(super) fn end(&self) {
-        let all = std::mem::take(&mut lock(&self.open).all);
+        let mut open = lock(&self.open);
+        open.ended = true;
+        let all = std::mem::take(&mut open.all);
+        drop(open);
         for (_, (_, serving)) in all {
             serving.stop();
         }

@@ -124,6 +124,8 @@ impl Connection {
             attempt: 1,
             trace: None,
             begun,
+            context: None,
+            took: Duration::ZERO,
             place,
             _counted: Counted::new(self),
         };
@@ -146,7 +148,7 @@ impl Connection {
             let limit = self.limits.max_message;
             return match body(codec, zip, block.bytes, limit, Executed::Never) {
                 Ok(body) => {
-                    self.run(task, call, Message { body, room: None, blocks: 1 });
+                    self.run(task, call, Message::small(body, 1));
                     Ok(())
                 }
                 Err(error) => refused(error.kind(), error.reason().to_owned()),

@@ -31,6 +31,8 @@ pub(super) struct Slots {
     pub(super) unasked: u64,
     /// The server did something for one of them.
     pub(super) answered: bool,
+    /// Their times are looked at ([`super::clock`]); calls that come when they are not do so themselves.
+    pub(super) watched: bool,
     ended: bool,
 }
 
@@ -80,11 +82,18 @@ impl Slots {
         self.ended = true;
         let (mut wakers, mut exchanges) = (Vec::new(), Vec::new());
         for (_, slot) in &mut self.all {
-            if let Slot::Waiting(waiting) = slot {
-                wakers.extend(waiting.waker.take());
-                *slot = Slot::Answered(answer(waiting), true);
-            } else if let Slot::Exchange(inbox) = std::mem::replace(slot, Slot::Cancelled) {
-                exchanges.push(inbox);
+            match slot {
+                Slot::Waiting(waiting) => {
+                    wakers.extend(waiting.waker.take());
+                    *slot = Slot::Answered(answer(waiting), true);
+                }
+                Slot::Exchange(_) => {
+                    if let Slot::Exchange(inbox) = std::mem::replace(slot, Slot::Cancelled) {
+                        exchanges.push(inbox);
+                    }
+                }
+                // Whoever has an answer keeps it.
+                Slot::Answered(..) | Slot::Cancelled | Slot::Free => {}
             }
         }
         (wakers, exchanges)
@@ -168,7 +177,8 @@ impl Slots {
     pub(super) fn over(&mut self, stream: u32) {
         match self.at(stream) {
             Ok(Slot::Answered(_, ended)) => *ended = true,
-            _ => drop(self.free(stream)),
+            Ok(_) => drop(self.free(stream)),
+            Err(_) => {}
         }
     }
 
@@ -239,4 +249,28 @@ fn stream(slot: u32) -> u32 {
 /// The slot of a stream.
 fn slot(stream: u32) -> Option<usize> {
     (stream % 2 == 1).then(|| usize::try_from(stream / 2).ok()).flatten()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::{Body, Executed, Kind};
+
+    #[test]
+    fn an_answer_that_was_not_taken_outlives_the_connection() {
+        let mut slots = Slots::default();
+        let mut open = || {
+            let deadline = Instant::now();
+            let waiting = Waiting { waker: None, deadline, timed: false, coming: None, begins: 0 };
+            slots.open(Slot::Waiting(waiting), 10).unwrap()
+        };
+        let (first, second) = (open(), open());
+        slots.answer(first.stream, Ok(Message::small(Body::raw("yes"), 1)));
+        slots.end(|_| Err(Error::new(Kind::Transport, Executed::Maybe, "gone")));
+        assert_eq!(slots.take_answer(first).unwrap().unwrap().body, Body::raw("yes"));
+        let error = slots.take_answer(second).unwrap().unwrap_err();
+        assert_eq!(error.kind(), Kind::Transport);
+        assert!(slots.take_answer(first).is_none());
+    }
 }

@@ -164,6 +164,8 @@ impl Connection {
         let done = out.outbox.is_empty() || out.holds_back();
         drop(out);
         self.flushed.notify_waiters();
+        // Who waits for what is written, too ([`Self::drained`]).
+        self.room.notify_waiters();
         done
     }
 

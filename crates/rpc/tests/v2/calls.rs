@@ -1,9 +1,10 @@
 //! Calls, casts, errors, deadlines, cancellation.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use meshx_core::Action;
+use meshx_rpc::event::{Event, Times};
 use meshx_rpc::{
     Algorithm, Body, Codec, Context, Error, Executed, Kind, Policy, Rule, TraceParent,
 };
@@ -299,6 +300,21 @@ async fn a_trace_goes_on_through_several_calls() {
     assert_eq!(metadata.len(), 2, "{metadata:?}");
 }
 
+/// §7.8: what a call waited before it was sent is over for its function, too.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waited_for_its_turn_says_how_long_it_still_waits() {
+    let left = functions()
+        .add("left", async |()| Ok::<_, String>(Context::current().unwrap().remaining()));
+    let (client, _server) = pair(left, |it| it.in_flight(1), |it| it);
+    let before = client.clone();
+    let before = tokio::spawn(async move { before.call::<_, u64>("sleep", &1000).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let call = client.function("left").timeout(Duration::from_secs(3));
+    let left: Option<Duration> = call.call(&()).await.unwrap();
+    assert!(left.unwrap() <= Duration::from_millis(2100), "{left:?}");
+    before.await.unwrap().unwrap();
+}
+
 /// §7.8: calls of which much time is left have no timer of their own, and are in time all the same.
 #[tokio::test(start_paused = true)]
 async fn a_call_ends_when_its_time_is_over_and_not_before_or_after() {
@@ -320,6 +336,37 @@ async fn a_call_ends_when_its_time_is_over_and_not_before_or_after() {
         call.await.unwrap();
     }
     assert_eq!(client.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn whoever_listens_is_told_where_the_time_went() {
+    let times = |into: &Arc<Mutex<Vec<Times>>>| {
+        let into = Arc::clone(into);
+        move |event: &Event<'_>| {
+            if let Event::Called(called) = event {
+                into.lock().unwrap().push(called.times);
+            }
+        }
+    };
+    let (asked, served) = (Arc::default(), Arc::default());
+    let (client, server) =
+        pair(functions(), |it| it.observe(times(&asked)), |it| it.observe(times(&served)));
+    // Many blocks, and much to read and to write.
+    let text = "\u{1}".repeat(2 << 20);
+    let call = client.function("echo").codec(Codec::Json);
+    let begun = Instant::now();
+    assert_eq!(call.call::<_, String>(&text).await.unwrap(), text);
+    let whole = begun.elapsed();
+    drop((client, server));
+    for (side, all) in [("client", asked), ("server", served)] {
+        let all = all.lock().unwrap().clone();
+        let [times] = &all[..] else { panic!("{side}: {all:?}") };
+        for time in [times.ser, times.recv, times.exec] {
+            assert!(time > Duration::ZERO, "{side}: {times:?}");
+        }
+        assert_eq!(times.dser > Duration::ZERO, side == "server", "{side}: {times:?}");
+        assert!(times.total() <= whole, "{side}: {times:?} in {whole:?}");
+    }
 }
 
 #[tokio::test]

@@ -11,8 +11,8 @@ use crate::{Body, Codec, Error, Executed, Kind, NAME_MAX};
 /// The header, with the length.
 pub(crate) const HEAD: usize = 12;
 const LEN: usize = 4;
-/// A buffer for large messages has more than this.
-const LARGE: usize = 128 * 1024;
+/// A frame of this length is a block of a large message, which is not kept as it is.
+const LARGE: usize = 64 * 1024;
 /// What of an OPEN comes before the name, at most, and a name (§2.2: 16 bytes and the name is among the
 /// extensions' bound).
 const FIXED_MAX: usize = 16 + NAME_MAX;
@@ -269,6 +269,8 @@ pub(crate) struct Frames {
     checksum: Checksum,
     limit: usize,
     zip: bool,
+    /// Smaller frames than blocks are copied: they do not hold the memory that they came in.
+    pub(crate) apart: bool,
 }
 
 impl Frames {
@@ -279,7 +281,7 @@ impl Frames {
         let limit = HEAD.saturating_sub(LEN).saturating_add(EXTENSIONS_MAX);
         let limit = limit.saturating_add(FIXED_MAX).saturating_add(payload);
         let limit = limit.saturating_add(checksum.size());
-        Self { checksum, limit, zip: false }
+        Self { checksum, limit, zip: false, apart: false }
     }
 
     /// Takes compressed messages, if that was agreed on (§4.6).
@@ -308,9 +310,7 @@ impl Frames {
         if bytes.len() < whole {
             return Ok(None);
         }
-        // A small frame that somebody keeps is not to hold a large buffer.
-        let apart = bytes.capacity() > LARGE && whole < LARGE / 16;
-        let mut frame = if apart {
+        let mut frame = if self.apart && whole < LARGE {
             let frame = Bytes::copy_from_slice(bytes.get(..whole).unwrap_or_default());
             bytes.advance(whole);
             frame

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::floors;
 use crate::step::{self, cargo, step};
+use crate::test::FEATURES;
 
 pub(crate) fn run() -> Result<()> {
     style()?;
@@ -17,7 +18,7 @@ pub(crate) fn style() -> Result<()> {
     step("clippy", || {
         step::run(
             cargo()
-                .args(["clippy", "--workspace", "--all-targets", "--quiet"])
+                .args(["clippy", "--workspace", "--all-targets", "--quiet", FEATURES])
                 .args(["--", "-D", "warnings"]),
         )
     })

@@ -106,11 +106,14 @@ fn check_beam() -> Result<()> {
     }
 }
 
+/// What no crate of the workspace turns on by itself.
+pub(crate) const FEATURES: &str = "--features=meshx-rpc/tower";
+
 /// Runs `cargo test`, passes its output through and counts.
 fn run_tests(extent: Extent, provided: &Provided, built: &Built, tally: &mut Tally) -> Result<()> {
     let skips = std::env::temp_dir().join(format!("meshx-skips-{}", std::process::id()));
     let mut command = cargo();
-    command.args(["test", "--workspace", "--no-fail-fast"]);
+    command.args(["test", "--workspace", "--no-fail-fast", FEATURES]);
     if extent == Extent::Quick {
         command.args(["--exclude", "meshx-e2e"]);
     }

@@ -109,6 +109,10 @@ impl Functions {
     /// Adds an async function of one argument; several are a tuple. Its argument and result are read
     /// and written by the codec that the caller chose. One of the same name is replaced.
     ///
+    /// It runs in the task of its connection until it first waits: one that computes for more than a
+    /// moment, or blocks, holds up the answers to other calls of that connection, and belongs on
+    /// `tokio::task::spawn_blocking`.
+    ///
     /// [`Context::current`] tells it who calls.
     #[must_use]
     pub fn add<A, R, E, F, T>(self, name: &str, function: F) -> Self

@@ -256,6 +256,7 @@ impl Connection {
                 slots.answered = true;
             }
             // What still comes does not matter, but for its end.
+            // `Slots::at` gives none that is free.
             Slot::Cancelled | Slot::Answered(..) | Slot::Free => {
                 if flags.has(Flags::END) {
                     slots.over(stream);

@@ -367,7 +367,7 @@ fn establish(
         out: Mutex::new(Out {
             outbox: Outbox::new(agreed.checksum(side, side), taken),
             writing: false,
-            frames: 0,
+            puts: 0,
             gathering: false,
             closed: false,
         }),

@@ -138,8 +138,8 @@ struct Out {
     outbox: Outbox,
     /// What was taken out last is not written yet.
     writing: bool,
-    /// How many frames came since something was taken.
-    frames: usize,
+    /// How often something was put in since it was taken.
+    puts: usize,
     /// More is about to come: it is written with that.
     gathering: bool,
     closed: bool,
@@ -222,7 +222,7 @@ impl Connection {
         }
         let idle = out.outbox.is_empty();
         let done = put(&mut out.outbox);
-        out.frames = out.frames.saturating_add(1);
+        out.puts = out.puts.saturating_add(1);
         let wakes = idle && !out.holds_back() && !out.outbox.is_empty();
         self.waits.are(&out.outbox);
         Some((done, wakes))
@@ -239,7 +239,7 @@ impl Connection {
         let mut out = lock(&self.out);
         let gathering = std::mem::take(&mut out.gathering);
         let any = gathering && !out.outbox.is_empty();
-        let single = out.frames == 1 && out.outbox.large() == 0;
+        let single = out.puts == 1 && out.outbox.large() == 0;
         drop(out);
         match any {
             true if single => self.write_now(),

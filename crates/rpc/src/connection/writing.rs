@@ -144,7 +144,7 @@ impl Connection {
         }
     }
 
-    /// What is to be written next. Gives how many frames came since.
+    /// What is to be written next. Gives how often something was put in since.
     fn fill(&self) -> usize {
         lock(&self.pen.0).as_mut().map_or(0, |held| held.fill(self))
     }
@@ -183,14 +183,14 @@ impl Held {
         if out.holds_back() {
             return 0;
         }
-        let frames = std::mem::take(&mut out.frames);
+        let puts = std::mem::take(&mut out.puts);
         out.outbox.take(&mut self.batch);
         out.writing = !self.batch.is_empty();
         connection.waits.are(&out.outbox);
         drop(out);
         self.batch.seal(&self.checksum);
         connection.room.notify_waiters();
-        frames
+        puts
     }
 
     fn poll(

@@ -20,7 +20,7 @@ use crate::{Error, Executed, Functions, Kind, listing, v1};
 /// After an error the listener is asked again after this long.
 const AGAIN: Duration = Duration::from_millis(50);
 /// At once, if it was about one connection only; but not more often than that in a row.
-const PATIENT: u32 = 64;
+pub(crate) const PATIENT: u32 = 64;
 
 /// A server that is to be started.
 ///
@@ -345,7 +345,7 @@ impl House {
 
 /// Whether others can be accepted nevertheless: a client that went away before its turn must not hold
 /// up those behind it.
-fn is_about_one(error: &std::io::Error) -> bool {
+pub(crate) fn is_about_one(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
     matches!(
         error.kind(),

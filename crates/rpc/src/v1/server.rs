@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::event::{Event, Observers};
 use crate::functions::Functions;
 use crate::policy::Policy;
+use crate::server::{PATIENT, is_about_one};
 use crate::transport::{Listen, Stream};
 
 /// Serves an allow-list of functions to Elixir programs with `meshx_rpc`, and to
@@ -75,6 +76,7 @@ impl Server {
         let places = Arc::new(Semaphore::new(service.options.connections.clamp(1, MOST)));
         let connections = TaskTracker::new();
         let mut backoff = Backoff::new(Duration::from_millis(5), Duration::from_secs(1));
+        let mut in_a_row = 0_u32;
         loop {
             let next = async {
                 // It is never closed.
@@ -88,6 +90,7 @@ impl Server {
             match accepted {
                 Ok(stream) => {
                     backoff.reset();
+                    in_a_row = 0;
                     let (service, stop) = (Arc::clone(service), stop.clone());
                     connections.spawn(async move {
                         service.serve(stream, BytesMut::new(), stop).await;
@@ -96,6 +99,10 @@ impl Server {
                 }
                 Err(error) => {
                     tracing::warn!(%error, at = %listener.address(), "cannot accept");
+                    in_a_row = in_a_row.saturating_add(1);
+                    if is_about_one(&error) && in_a_row <= PATIENT {
+                        continue;
+                    }
                     tokio::select! {
                         () = tokio::time::sleep(backoff.step()) => {}
                         () = stop.cancelled() => break,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use meshx_rpc::transport::{Memory, Tcp};
+use meshx_rpc::transport::{Carried, Listen, Memory, MemoryListening, Stream, Tcp};
 use meshx_rpc::v1::wire::Hello;
 use meshx_rpc::v1::{Client, Server, ServerOptions};
 use meshx_rpc::{Body, Executed, Functions, Kind};
@@ -401,4 +401,34 @@ async fn an_error_gets_through_to_who_still_writes_over_tcp() {
         assert_eq!((error.kind(), error.executed()), (Kind::Value, Executed::Never), "{error}");
     }
     stop.cancel();
+}
+
+/// One that could not be accepted does not hold up those behind it.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_fails_to_be_accepted_costs_the_others_nothing() {
+    struct Flaky(MemoryListening, u32);
+    impl Listen for Flaky {
+        fn accept(&mut self) -> Carried<'_, Stream> {
+            self.1 += 1;
+            if self.1.is_multiple_of(40) {
+                return self.0.accept();
+            }
+            Box::pin(async { Err(std::io::ErrorKind::ConnectionAborted.into()) })
+        }
+        fn address(&self) -> String {
+            self.0.address()
+        }
+    }
+    let (dial, listen) = Memory::pair();
+    let server = Server::new(functions(), ServerOptions::default()).unwrap();
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    let serving = tokio::spawn(async move { server.run(Flaky(listen, 0), stopped).await });
+    let begun = Instant::now();
+    let client = Client::new(dial, single()).unwrap();
+    let answer = client.request("echo").call_raw(Body::raw("x")).await;
+    assert_eq!(answer.unwrap(), Body::raw("x"));
+    assert!(begun.elapsed() < Duration::from_millis(50), "{:?}", begun.elapsed());
+    stop.cancel();
+    serving.await.unwrap();
 }
